@@ -1,0 +1,1 @@
+"""How a space is explored. Nothing is imported here, so that each part loads only what it needs."""

@@ -1,0 +1,83 @@
+"""Dominance, ranks, spread and hypervolume. Every function takes points to be minimised, one row per point."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+
+
+def dominates(a: Points, b: Points) -> npt.NDArray[np.bool_]:
+    """Whether each row of ``a`` [n, m] dominates each row of ``b`` [k, m]: [n, k]."""
+    no_worse = (a[:, None, :] <= b[None, :, :]).all(-1)
+    better = (a[:, None, :] < b[None, :, :]).any(-1)
+    both: npt.NDArray[np.bool_] = np.logical_and(no_worse, better)
+    return both
+
+
+def nondominated(points: Points) -> npt.NDArray[np.bool_]:
+    """Which rows of ``points`` [n, m] no other row dominates: [n]. Equal points do not dominate each other."""
+    if len(points) == 0:
+        return np.zeros(0, dtype=bool)
+    keep = np.ones(len(points), dtype=bool)
+    # Sorted by the sum, a point can only be dominated by an earlier one; row by row keeps memory at n·m.
+    for i in np.argsort(points.sum(1), kind="stable"):
+        if keep[i]:
+            keep &= ~((points[i] <= points).all(1) & (points[i] < points).any(1))
+    return keep
+
+
+def ranks(points: Points) -> npt.NDArray[np.int64]:
+    """Non-domination rank of each row [n]: 0 for the front, 1 for the front of the rest, and so on."""
+    rank = np.full(len(points), -1, dtype=np.int64)
+    level = 0
+    while (rank < 0).any():
+        left = np.flatnonzero(rank < 0)
+        rank[left[nondominated(points[left])]] = level
+        level += 1
+    return rank
+
+
+def crowding(points: Points) -> Points:
+    """Crowding distance of each row within one front (Deb et al. 2002) [n]; infinite at the ends."""
+    n, m = points.shape
+    distance = np.zeros(n)
+    for j in range(m):
+        order = np.argsort(points[:, j], kind="stable")
+        span = points[order[-1], j] - points[order[0], j] if n else 0.0
+        distance[order[:1]] = distance[order[-1:]] = np.inf
+        if span > 0 and n > 2:
+            distance[order[1:-1]] += (points[order[2:], j] - points[order[:-2], j]) / span
+    return distance
+
+
+def hypervolume(points: Points, reference: Points) -> float:
+    """Volume dominated by ``points`` [n, m] and bounded by ``reference`` [m]; exact, for any m ≥ 1.
+
+    Points that do not dominate the reference count nothing. Two objectives are a sweep; more are sliced along the
+    last one (While et al. 2006), which is fast enough for fronts of some hundred points and three objectives.
+    """
+    points = np.asarray(points, dtype=np.float64).reshape(-1, len(reference))
+    points = points[(points < reference).all(1)]
+    if len(points) == 0:
+        return 0.0
+    points = np.unique(points[nondominated(points)], axis=0)
+    return _volume(points, np.asarray(reference, dtype=np.float64))
+
+
+def _volume(front: Points, reference: Points) -> float:
+    if len(reference) == 1:
+        return float(reference[0] - front.min())
+    if len(reference) == 2:
+        front = front[np.argsort(front[:, 0], kind="stable")]
+        ceiling = np.concatenate(([reference[1]], np.minimum.accumulate(front[:, 1])[:-1]))
+        return float(((reference[0] - front[:, 0]) * np.maximum(ceiling - front[:, 1], 0)).sum())
+    front = front[np.argsort(front[:, -1], kind="stable")]
+    depths = np.append(front[:, -1], reference[-1])
+    volume = 0.0
+    for i in range(len(front)):
+        if (thickness := depths[i + 1] - depths[i]) > 0:
+            slab = front[: i + 1, :-1]
+            volume += thickness * _volume(slab[nondominated(slab)], reference[:-1])
+    return float(volume)

@@ -1,0 +1,1 @@
+"""What may vary: candidates, spaces over them, and the named spaces."""
