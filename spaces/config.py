@@ -130,7 +130,16 @@ class SSA(_Attention):
     form: Form = "kv"
 
 
-class LRFSSA(_Local):
+class _Attended(_Local):
+    @field_validator("dilations")
+    @classmethod
+    def _has_a_field(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:  # it would be the operator without "lrf_", under a second identity
+            raise ValueError("a local field needs at least one dilation, but got []")
+        return value
+
+
+class LRFSSA(_Attended):
     """SSA with a localized receptive field on V, Eq. 8."""
 
     kind: Literal["lrf_ssa"] = "lrf_ssa"
@@ -143,7 +152,7 @@ class CausalSSA(_Attention):
     kind: Literal["causal_ssa"] = "causal_ssa"
 
 
-class LRFCausalSSA(_Local):
+class LRFCausalSSA(_Attended):
     """Causal SSA with a localized receptive field on V, Eq. 11."""
 
     kind: Literal["lrf_causal_ssa"] = "lrf_causal_ssa"
@@ -390,6 +399,8 @@ class Training(Frozen):
     min_lr: Annotated[float, Field(ge=0, description="final learning rate / lr")] = 0.01
     clip_grad: Positive | None = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    shift: Annotated[int, Field(ge=0, description="random translation, pixels")] = 0
+    flip: Annotated[bool, Field(description="random mirroring, where the data set allows it")] = False
     rand_augment: str | None = None
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0

@@ -1,0 +1,148 @@
+"""Dendritic dynamics over tokens: the recurrence of LRF-Dyn and its convolution form.
+
+Per group of channels, k dendrites follow dx/dn = T x + Γ u(n) with u held constant for one token (zero-order
+hold), so that, exactly,
+
+    X_n = A X_{n-1} + B u_n,   H_n = C X_n,   A = exp(T),  B = ∫₀¹ exp(Ts) ds Γ            (Eqs. 12, 13)
+    H = K ∗ u,                 K[m] = C Aᵐ B                                                 (Eq. 15)
+
+T is tridiagonal: −1/τ_i on the diagonal, couplings β beside it. It is stable for any parameter value:
+τ_i = exp(θ_i) > 0, the symmetric part of a coupling is bounded by ρ/(2√(τ_i τ_{i+1})) with ρ = 0.9, and the
+skew part moves no energy; hence ‖A‖₂ < 1.
+
+Source: "Neural Dynamics Self-Attention for Spiking Transformers", arXiv 2603.19290.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from spaces.config import LRFDyn
+
+RHO = 0.9
+
+# Above this many tokens the zero-padded FFT beats the N×N Toeplitz product (benchmarks/operators.py).
+TOEPLITZ_LIMIT = 300
+
+
+def toeplitz(kernel_GN: Tensor) -> Tensor:
+    """Upper-triangular M [G, N, N] with M[j, n] = K[n − j], so that u @ M = K ∗ u along the last dimension."""
+    n = kernel_GN.shape[-1]
+    padded = torch.nn.functional.pad(kernel_GN, (n - 1, 0))
+    return padded.unfold(-1, n, 1).flip(-2)
+
+
+def causal_convolution(kernel_GN: Tensor, u_FGDN: Tensor) -> Tensor:
+    """K ∗ u over the last dimension, inclusive and causal: H_n = Σ_{m ≤ n} K[m] u_{n−m}.
+
+    Args:
+        kernel_GN: One kernel per group.
+        u_FGDN: F folded batch, G groups, D channels that share a kernel, N tokens.
+    """
+    n = u_FGDN.shape[-1]
+    if n <= TOEPLITZ_LIMIT and u_FGDN.shape[-2] > 1:
+        folded_GMN = u_FGDN.transpose(0, 1).flatten(1, 2)
+        h_GMN = torch.bmm(folded_GMN, toeplitz(kernel_GN))
+        return h_GMN.unflatten(1, (-1, u_FGDN.shape[2])).transpose(0, 1)
+    spectrum = torch.fft.rfft(kernel_GN, 2 * n)[:, None] * torch.fft.rfft(u_FGDN, 2 * n)
+    return torch.fft.irfft(spectrum, 2 * n)[..., :n]
+
+
+def circular_convolution(kernel_GN: Tensor, u_FGDN: Tensor) -> Tensor:
+    """The unpadded FFT: not causal, every token sees every token. Shapes as in `causal_convolution`."""
+    n = u_FGDN.shape[-1]
+    spectrum = torch.fft.rfft(kernel_GN, n)[:, None] * torch.fft.rfft(u_FGDN, n)
+    return torch.fft.irfft(spectrum, n)
+
+
+class Dendrites(nn.Module):
+    """k coupled dendrites per group, read out by one soma value: ``[..., G, D, N] → [..., G, D, N]``.
+
+    Args:
+        settings: Number of dendrites, coupling, range and spacing of the time constants in tokens.
+        groups: Number of independent dynamics.
+        tokens: N of the training form; also the largest time constant where the settings leave it open.
+    """
+
+    symmetric_Gk: Tensor | None
+    skew_Gk: Tensor | None
+
+    def __init__(self, settings: LRFDyn, groups: int, tokens: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.groups = groups
+        self.tokens = tokens
+        k = settings.dendrites
+        tau_max = settings.tau_max if settings.tau_max is not None else max(float(tokens), settings.tau_min)
+        if settings.spacing == "log":
+            log_tau_k = torch.linspace(math.log(settings.tau_min), math.log(tau_max), k)
+        else:
+            log_tau_k = torch.linspace(settings.tau_min, tau_max, k).log()
+        jitter_Gk = 1 + 0.1 * (2 * torch.rand(groups, k) - 1)
+        log_tau_Gk = log_tau_k + jitter_Gk.log()
+        frozen = not settings.learnable
+        self.log_tau_Gk = nn.Parameter(log_tau_Gk, requires_grad=not frozen)
+        self.gamma_Gk = nn.Parameter(torch.exp(-log_tau_Gk))  # 1/τ: unit gain at rest
+        self.readout_Gk = nn.Parameter(1 / k + torch.randn(groups, k) / k)
+        for name in ("symmetric", "skew"):
+            used = settings.coupling in (name, "general") and k > 1
+            weight = nn.Parameter(0.1 * torch.randn(groups, k - 1), requires_grad=not frozen) if used else None
+            self.register_parameter(f"{name}_Gk", weight)
+
+    def transition(self) -> Tensor:
+        """T [G, k, k], the tridiagonal generator of Eq. 13."""
+        tau_Gk = self.log_tau_Gk.exp()
+        matrix = torch.diag_embed(-1 / tau_Gk)
+        s = a = torch.zeros_like(tau_Gk[:, 1:])
+        if self.symmetric_Gk is not None:
+            s = RHO / 2 * torch.tanh(self.symmetric_Gk) / torch.sqrt(tau_Gk[:, 1:] * tau_Gk[:, :-1])
+        if self.skew_Gk is not None:
+            a = torch.tanh(self.skew_Gk)
+        return matrix + torch.diag_embed(s + a, 1) + torch.diag_embed(s - a, -1)
+
+    def hold(self) -> tuple[Tensor, Tensor]:
+        """A [G, k, k] and B [G, k] of the zero-order hold, from one exponential of [[T, Γ], [0, 0]].
+
+        No inverse of T, so it holds for τ → ∞.
+        """
+        k = self.settings.dendrites
+        generator = torch.cat([self.transition(), self.gamma_Gk[..., None]], -1)
+        exponential = torch.linalg.matrix_exp(torch.nn.functional.pad(generator, (0, 0, 0, 1)))
+        return exponential[:, :k, :k], exponential[:, :k, k]
+
+    def kernel(self, tokens: int) -> Tensor:
+        """K [G, N] with K[m] = C Aᵐ B, by doubling: the powers 0..2i−1 give those of 2i..4i−1."""
+        power, b_Gk = self.hold()
+        v_GkM = b_Gk[..., None]
+        while v_GkM.shape[-1] < tokens:
+            v_GkM = torch.cat([v_GkM, power @ v_GkM], -1)
+            power = power @ power
+        return torch.einsum("gk,gkm->gm", self.readout_Gk, v_GkM[..., :tokens])
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The parallel (training) form over the last dimension."""
+        convolve = circular_convolution if self.settings.padding == "circular" else causal_convolution
+        lead = u.shape[:-3]
+        h = convolve(self.kernel(u.shape[-1]), u.reshape(-1, *u.shape[-3:]))
+        return h.unflatten(0, lead)
+
+    def recurrent(self, u: Tensor) -> Tensor:
+        """The recurrent (inference) form: carries k values per channel over the tokens."""
+        return torch.stack(list(self.stream(u.unbind(-1))), -1)
+
+    def stream(self, tokens: list[Tensor] | tuple[Tensor, ...]) -> Iterator[Tensor]:
+        """H_n for each u_n ``[..., G, D]``, one after the other."""
+        if self.settings.padding == "circular":
+            raise ValueError("padding='circular' is not causal and has no recurrent form")
+        a_Gkk, b_Gk = self.hold()
+        x = torch.zeros(*tokens[0].shape, self.settings.dendrites, dtype=b_Gk.dtype, device=b_Gk.device)
+        for u in tokens:
+            x = torch.einsum("gij,...gdj->...gdi", a_Gkk, x) + b_Gk[:, None] * u[..., None]
+            yield torch.einsum("gk,...gdk->...gd", self.readout_Gk, x)
+
+    def extra_repr(self) -> str:
+        return f"groups={self.groups}, tokens={self.tokens}, {self.settings}"

@@ -1,0 +1,144 @@
+"""Linear operations that know what arrives on their inputs.
+
+Every weighted operation of a model is one of these modules (or a token scan, lrf_models/dynamics.py), so a
+counter sees all of them, and the builder declares the kind of each input once:
+
+* ``analog``: pixels; every value costs a multiply-accumulate.
+* ``binary``: spikes; a one costs an accumulate per synapse, a zero nothing.
+* ``integer``: sums of spikes; a value v is v spikes.
+* ``real``: membrane values; multiply-accumulates.
+
+Shape suffixes, here and in all models: T time steps, B images, C channels, H W map, N = H·W tokens,
+h heads, d channels per head, G groups of dynamics, k dendrites.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+Edge = Literal["analog", "binary", "integer", "real"]
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` on the last three dimensions of ``[..., C, H, W]``, with a declared input."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        edge: Edge,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        padding = dilation * (kernel - 1) // 2
+        super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias)
+        self.edge = edge
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.shape[:-3]
+        return super().forward(x.reshape(-1, *x.shape[-3:])).unflatten(0, lead)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` on ``[..., C, H, W]``, statistics over all leading dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.shape[:-3]
+        return super().forward(x.reshape(-1, *x.shape[-3:])).unflatten(0, lead)
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, then batch normalisation, which folds into it at inference."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, edge: Edge, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = Conv2d(in_channels, out_channels, kernel, edge=edge, stride=stride, groups=groups)
+        self.bn = BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn(self.conv(x))
+        return y
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` with a declared input."""
+
+    def __init__(self, in_features: int, out_features: int, *, edge: Edge, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.edge = edge
+
+
+class MatMul(nn.Module):
+    """``a @ b`` as a module: a product of two activations is an operation like any other.
+
+    Attributes:
+        edges: Kinds of ``a`` and ``b``. With a spike on either side, zeros there cost nothing.
+    """
+
+    def __init__(self, edges: tuple[Edge, Edge]) -> None:
+        super().__init__()
+        self.edges = edges
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.matmul(a, b)
+
+
+class Gate(nn.Module):
+    """``a ⊙ b`` with binary ``a``: it selects, and costs nothing where ``a`` is zero."""
+
+    def __init__(self, edges: tuple[Edge, Edge]) -> None:
+        super().__init__()
+        self.edges = edges
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b
+
+
+class LocalField(nn.Module):
+    """Σ over dilations of a depthwise 3×3 convolution: the localized receptive field of Eqs. 8 and 12.
+
+    ``taps="past"`` keeps the five taps at or before the centre in raster order, so a stream can compute it.
+    Input and output ``[..., C, H, W]``.
+    """
+
+    def __init__(
+        self, channels: int, dilations: tuple[int, ...], *, edge: Edge, taps: Literal["centred", "past"] = "centred"
+    ) -> None:
+        super().__init__()
+        self.kernels = nn.ModuleList(
+            Conv2d(channels, channels, 3, edge=edge, dilation=r, groups=channels) for r in dilations
+        )
+        self.taps = taps
+        if taps == "past":
+            mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+            for kernel in self.kernels:
+                parametrize.register_parametrization(kernel, "weight", _Masked(mask))
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.kernels[0](x)
+        for kernel in self.kernels[1:]:
+            total = total + kernel(x)
+        return total
+
+
+class _Masked(nn.Module):
+    """Weights outside the mask are zero, and stay so."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask

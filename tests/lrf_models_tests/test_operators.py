@@ -1,0 +1,210 @@
+"""One contract for every operator, and the identities between their forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lrf_models import build_model
+from lrf_models.attention import LRFDyn, Mixer, build_mixer
+from lrf_models.dynamics import Dendrites, causal_convolution, circular_convolution
+from spaces import config
+
+T, B, WIDTH, HEADS, GRID = 2, 3, 8, 2, (4, 6)
+
+OPERATORS = [
+    config.SSA(form="kv"),
+    config.SSA(form="qk"),
+    config.LRFSSA(dilations=(1, 3)),
+    config.CausalSSA(),
+    config.LRFCausalSSA(dilations=(1,)),
+    config.TokenQK(),
+    *(config.LRFDyn(dilations=(1, 3), token=token) for token in ("v", "qkv", "x")),
+    *(config.LRFDyn(dilations=(1,), sharing=sharing) for sharing in ("layer", "channel")),
+    *(config.LRFDyn(dilations=(1,), coupling=coupling) for coupling in ("none", "symmetric", "skew")),
+    *(config.LRFDyn(dilations=(1,), scan=scan) for scan in ("column", "bidirectional")),
+    config.LRFDyn(dilations=(), dendrites=1),
+    config.LRFDyn(dilations=(1,), field="token"),
+    config.LRFDyn(dilations=(1,), taps="past"),
+    config.LRFDyn(dilations=(1,), padding="circular"),
+    config.LRFDyn(dilations=(1,), spacing="linear", learnable=False),
+]
+
+
+def mixer_of(operator: config.Frozen, dtype: torch.dtype = torch.float64) -> Mixer:
+    torch.manual_seed(0)
+    mixer = build_mixer(
+        operator,
+        width=WIDTH,
+        heads=HEADS,
+        grid=GRID,
+        scale=0.25,
+        edge="binary",
+        input_edge="binary",
+        neuron=torch.nn.Identity(),
+    )
+    return mixer.to(dtype)
+
+
+def spikes(seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(T, B, WIDTH, *GRID, generator=generator) < 0.4).to(dtype)
+
+
+def run(mixer: Mixer, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    needs = mixer.needs
+    return mixer(q if "q" in needs else None, k if "k" in needs else None, v)
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=str)
+def test_contract(operator: config.Frozen) -> None:
+    """Shape, finite values, independence of the images of a batch, and a gradient for every parameter."""
+    mixer = mixer_of(operator)
+    q, k, v = (spikes(seed).requires_grad_() for seed in (1, 2, 3))
+    y = run(mixer, q, k, v)
+    assert y.shape == v.shape
+    assert torch.isfinite(y).all()
+    (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(4), dtype=y.dtype)).sum().backward()
+    for name, parameter in mixer.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+    mixer.eval()
+    alone = run(mixer, q[:, :1], k[:, :1], v[:, :1])
+    torch.testing.assert_close(run(mixer, q, k, v)[:, :1], alone)
+
+
+@pytest.mark.parametrize("operator", [op for op in OPERATORS if isinstance(op, config.LRFDyn)], ids=str)
+def test_causal_unless_said_otherwise(operator: config.LRFDyn) -> None:
+    """Without a centred field, H_n does not see tokens after n; bidirectional and circular do."""
+    mixer = mixer_of(operator)
+    assert isinstance(mixer, LRFDyn)
+    u = spikes(3)
+    later = u.clone()
+    column = operator.scan == "column"
+    flat = later.transpose(-1, -2).flatten(-2) if column else later.flatten(-2)
+    flat = flat.clone()
+    flat[..., 10:] = 1 - flat[..., 10:]
+    later = flat.unflatten(-1, (GRID[1], GRID[0])).transpose(-1, -2) if column else flat.unflatten(-1, GRID)
+    a, b = mixer.scan(u), mixer.scan(later)
+    first = [x.transpose(-1, -2).flatten(-2)[..., :10] if column else x.flatten(-2)[..., :10] for x in (a, b)]
+    same = torch.allclose(first[0], first[1], atol=1e-12)
+    assert same == (operator.scan != "bidirectional" and operator.padding == "causal")
+
+
+def test_kv_and_qk_are_one_operator() -> None:
+    q, k, v = spikes(1), spikes(2), spikes(3)
+    kv, qk = mixer_of(config.SSA(form="kv")), mixer_of(config.SSA(form="qk"))
+    torch.testing.assert_close(run(kv, q, k, v), run(qk, q, k, v), atol=1e-12, rtol=0)
+
+
+def test_causal_ssa_is_the_running_sum() -> None:
+    """Y_n = s q_n Σ_{j ≤ n} k_jᵀ v_j, token by token."""
+    q, k, v = spikes(1), spikes(2), spikes(3)
+    y = run(mixer_of(config.CausalSSA()), q, k, v).flatten(-2)
+    heads = [x.flatten(-2).unflatten(-2, (HEADS, -1)) for x in (q, k, v)]
+    state = torch.zeros(T, B, HEADS, WIDTH // HEADS, WIDTH // HEADS, dtype=q.dtype)
+    for n in range(y.shape[-1]):
+        q_n, k_n, v_n = (x[..., n] for x in heads)
+        state = state + k_n[..., :, None] * v_n[..., None, :]
+        expected = 0.25 * (q_n[..., None, :] @ state).squeeze(-2).flatten(-2)
+        torch.testing.assert_close(y[..., n], expected, atol=1e-12, rtol=0)
+
+
+def test_one_undamped_dendrite_is_causal_ssa_with_heads_of_size_one() -> None:
+    settings_ = config.LRFDyn(
+        token="qkv", dendrites=1, coupling="none", tau_min=1e9, tau_max=1e9, dilations=(), sharing="channel"
+    )
+    mixer = mixer_of(settings_)
+    assert isinstance(mixer, LRFDyn)
+    with torch.no_grad():
+        mixer.dendrites.gamma_Gk.fill_(1.0)
+        mixer.dendrites.readout_Gk.fill_(0.25)
+    mixer.eval()
+    causal = build_mixer(
+        config.CausalSSA(),
+        width=WIDTH,
+        heads=WIDTH,
+        grid=GRID,
+        scale=0.25,
+        edge="binary",
+        input_edge="binary",
+        neuron=torch.nn.Identity(),
+    )
+    q, k, v = spikes(1), spikes(2), spikes(3)
+    scale = (1 + mixer.bn.eps) ** 0.5  # a fresh BN in eval mode divides by it
+    torch.testing.assert_close(run(mixer, q, k, v) * scale, run(causal, q, k, v), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("coupling", ["none", "symmetric", "skew", "general"])
+@pytest.mark.parametrize("tokens", [1, 7, 64, 196])
+def test_parallel_and_recurrent_forms_agree(coupling: str, tokens: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Values and gradients of the convolution equal those of the recurrence, to rounding."""
+    torch.manual_seed(1)
+    dendrites = Dendrites(config.LRFDyn(coupling=coupling), 2, tokens).to(dtype)
+    u = (torch.rand(3, 2, 4, tokens) < 0.3).to(dtype).requires_grad_()
+    weight = torch.randn(3, 2, 4, tokens, dtype=dtype)
+    results = []
+    for form in (dendrites.forward, dendrites.recurrent):
+        h = form(u)
+        wanted = [u, *(p for p in dendrites.parameters() if p.requires_grad)]
+        results.append([h, *torch.autograd.grad((h * weight).sum(), wanted)])
+    for parallel, recurrent in zip(*results, strict=True):
+        scale = recurrent.abs().max().clamp(min=1)
+        torch.testing.assert_close(parallel / scale, recurrent / scale, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("tokens", [5, 64, 301])
+def test_every_causal_convolution_equals_the_definition(tokens: int) -> None:
+    torch.manual_seed(2)
+    kernel = torch.randn(2, tokens, dtype=torch.float64)
+    u = torch.randn(3, 2, 4, tokens, dtype=torch.float64)
+    expected = torch.zeros_like(u)
+    for m in range(tokens):
+        expected[..., m:] += kernel[:, m, None, None].squeeze(-1)[:, None] * u[..., : tokens - m]
+    torch.testing.assert_close(causal_convolution(kernel, u), expected, atol=1e-11, rtol=0)
+    assert not torch.allclose(circular_convolution(kernel, u), expected, atol=1e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    coupling=st.sampled_from(["none", "symmetric", "skew", "general"]),
+    k=st.integers(1, 12),
+    spread=st.floats(0.1, 30),
+    seed=st.integers(0, 2**16),
+)
+def test_stable_for_any_parameter_value(coupling: str, k: int, spread: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    dendrites = Dendrites(config.LRFDyn(coupling=coupling, dendrites=k), 3, 16).double()
+    with torch.no_grad():
+        for parameter in dendrites.parameters():
+            parameter.copy_(spread * torch.randn_like(parameter))
+        dendrites.log_tau_Gk.clamp_(-5, 12)  # τ from 0.007 to 160,000 tokens
+        a, _ = dendrites.hold()
+    assert torch.linalg.matrix_norm(a, 2).max() < 1
+
+
+def test_a_past_field_is_causal() -> None:
+    mixer = mixer_of(config.LRFDyn(dilations=(1, 3), taps="past")).eval()
+    u = spikes(3)
+    later = u.flatten(-2).clone()
+    later[..., 12:] = 1 - later[..., 12:]
+    a, b = run(mixer, u, u, u), run(mixer, u, u, later.unflatten(-1, GRID))
+    torch.testing.assert_close(a.flatten(-2)[..., :12], b.flatten(-2)[..., :12])
+
+
+def test_spikformer_parameter_counts() -> None:
+    """The official counts, less their unused LayerNorm and the biases before BN: 10·d values per block."""
+    for (depth, dim, heads), official in {
+        (8, 384, 6): 16_828_312,
+        (6, 512, 8): 23_385_640,
+        (8, 512, 8): 29_705_768,
+        (10, 512, 8): 36_025_896,
+        (8, 768, 12): 66_363_208,
+    }.items():
+        with torch.device("meta"):
+            model = build_model(config.SpikformerConfig(dim=dim, heads=heads, blocks=(config.SSA(),) * depth))
+        assert sum(p.numel() for p in model.parameters()) + 10 * dim * depth == official
