@@ -70,8 +70,10 @@ class RunConfig(Frozen):
         space: A named space (spaces/presets.py) or a tree as in spaces/space.py.
         training: Values over the ``recipe``, for all candidates; the space's own win.
         budgets: Bounds on metrics; exact ones are checked before training.
-        start: Starting candidates: names of spaces/presets.py or parameter values by dotted name.
-        storage: Optuna storage; None for the journal file in the run folder, or a database URL.
+        start: Starting candidates: operators, as in `spaces.presets.starting_points`, or parameter values by
+            dotted name.
+        storage: Optuna storage: None for the journal file in the run folder, a database URL, or ``journal:PATH``.
+        storage_path: Where the folders of trials are, for several nodes: a shared folder or an fsspec address.
     """
 
     name: Name
@@ -92,6 +94,7 @@ class RunConfig(Frozen):
     convention: str = "event"
     resources: Resources = Resources()
     storage: str | None = None
+    storage_path: str | None = None
 
     @field_validator("objectives")
     @classmethod

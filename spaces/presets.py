@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from spaces.space import Space
+from spaces.config import Candidate
+from spaces.space import Choice, Number, Parameter, Scalar, Space
 
 Tree = dict[str, Any]
 
@@ -68,6 +70,59 @@ def digits() -> Space:
 
 
 SPACES: dict[str, Callable[[], Space]] = {"digits": digits}
+
+
+# What a person would try first: the paper's defaults where the space has them, else the nearest value.
+_DEFAULTS: dict[str, Any] = {
+    "timesteps": 4,
+    "tau": 2.0,
+    "threshold": 1.0,
+    "dendrites": 8,
+    "coupling": "general",
+    "tau_min": 1.0,
+    "learnable": True,
+    "token": "v",
+    "form": "kv",
+    "mlp_ratio": 4.0,
+    "lr": 5e-3,
+    "weight_decay": 0.05,
+}
+
+
+def _by_hand(name: str, parameter: Parameter, operator: str) -> Scalar:
+    leaf = name.rsplit(".", 1)[-1]
+    wanted = operator if leaf == "kind" else _DEFAULTS.get(leaf)
+    if isinstance(parameter, Number):
+        grid = parameter.grid()
+        value = wanted if wanted is not None else (parameter.low + parameter.high) / 2
+        if grid is None:
+            return min(max(float(value), parameter.low), parameter.high)
+        return min(grid, key=lambda point: abs(float(point) - float(value)))  # type: ignore[arg-type]
+    if wanted in parameter.options:
+        return parameter.label(wanted)
+    numbers = [o for o in parameter.options if isinstance(o, int | float) and not isinstance(o, bool)]
+    if isinstance(wanted, int | float) and len(numbers) == len(parameter.options):
+        return parameter.label(min(numbers, key=lambda option: abs(option - wanted)))
+    if leaf == "dilations":  # the largest receptive field
+        return parameter.label(max(parameter.options, key=lambda d: (len(d), d)))
+    return parameter.labels[len(parameter.labels) // 2]
+
+
+def starting_points(space: Space) -> dict[str, Candidate]:
+    """Hand-made candidates of a space, one per attention operator that it offers, by the operator's name.
+
+    Every block gets that operator, with the paper's defaults where the space holds them; the middle of a range
+    where the paper says nothing. Operators whose hand-made candidate breaks a law of the space are left out.
+    """
+    kinds: dict[str, None] = {}
+    for name, parameter in space.parameters().items():
+        if name.endswith(".kind") and ".blocks" in name and isinstance(parameter, Choice):
+            kinds |= dict.fromkeys(map(str, parameter.options))
+    points = {}
+    for kind in kinds or {"default": None}:
+        with contextlib.suppress(ValueError):
+            points[kind] = space.build(lambda name, parameter, kind=kind: _by_hand(name, parameter, kind))  # type: ignore[misc]
+    return points
 
 
 def load_space(source: str | Tree) -> Space:

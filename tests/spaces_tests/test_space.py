@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spaces.config import LRFDyn, SpikformerConfig
-from spaces.presets import SPACES, digits, load_space
+from spaces.presets import SPACES, digits, load_space, starting_points
 from spaces.space import Space
 
 DATA = {"img_size": [8, 8], "in_chans": 1, "num_classes": 10}
@@ -142,3 +142,14 @@ def test_an_unknown_space_lists_the_known(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("model: [", encoding="utf-8")
     with pytest.raises(ValueError, match="is not YAML"):
         load_space(str(tmp_path / "bad.yaml"))
+
+
+def test_starting_points_are_uniform_and_lie_in_the_space() -> None:
+    space = digits().bound(DATA, {})
+    points = starting_points(space)
+    assert set(points) == {"ssa", "lrf_ssa", "lrf_dyn"}
+    for kind, candidate in points.items():
+        assert {block.kind for block in candidate.model.attention_blocks} == {kind}  # type: ignore[attr-defined]
+        assert candidate.model.timesteps == 4
+        values = space.values_of(candidate)
+        assert space.build(lambda name, _, values=values: values[name]) == candidate  # type: ignore[misc]
