@@ -28,12 +28,6 @@ class Frozen(BaseModel):
         """The same meaning with every unused freedom set to one value. Identity is taken from it."""
         return self
 
-    @property
-    def identity(self) -> str:
-        """Twelve hexadecimal digits over the canonical content: equal identity, equal network and training."""
-        content = json.dumps(self.canonical().model_dump(mode="json"), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
-
 
 # --- neurons (equations in lrf_models/neurons.py) ---------------------------------------------------------
 
@@ -426,3 +420,9 @@ class Candidate(Frozen):
 
     def canonical(self) -> Self:
         return self.model_copy(update={"model": self.model.canonical()})
+
+    @property
+    def identity(self) -> str:
+        """Twelve hexadecimal digits over the canonical content: equal identity, equal network and training."""
+        content = json.dumps(self.canonical().model_dump(mode="json"), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
