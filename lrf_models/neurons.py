@@ -20,9 +20,8 @@ from spaces import config
 
 
 def sigmoid_gradient(u: Tensor) -> Tensor:
-    """α σ(αu)(1 − σ(αu)) with α = 4 (Spikformer)."""
-    s = torch.sigmoid(4.0 * u)
-    return s.mul(1 - s).mul_(4.0)
+    """α σ(αu)(1 − σ(αu)) with α = 4 (Spikformer), which is 1 − tanh²(2u)."""
+    return torch.mul(u, 2.0).tanh_().square_().neg_().add_(1.0)
 
 
 def triangle_gradient(u: Tensor) -> Tensor:
@@ -111,28 +110,38 @@ def sfa(x: Tensor, levels: int) -> Tensor:
 # --- fused multi-step LIF --------------------------------------------------------------------------------------
 
 
+def _like_steps(x: Tensor) -> Tensor:
+    """Uninitialised, of the shape of ``x`` [T, ...] and with the memory layout of its steps."""
+    strides = (x[0].numel(), *torch.empty_like(x[0]).stride())
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device)
+
+
 class _LIFSequence(torch.autograd.Function):
-    """`lif_step` over all T. Autograd over the loop would keep five tensors a step; this keeps one."""
+    """`lif_step` over all T. Autograd over the loop would keep five tensors a step; this keeps one, and its output.
+
+    Spikes serve as masks: on a CPU, operations that mix bool and float are several times slower.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, decay: float, threshold: float, surrogate: config.Surrogate) -> Tensor:
-        charged = torch.empty_like(x, memory_format=torch.contiguous_format)
+        charged, spikes = _like_steps(x), _like_steps(x)
         torch.mul(x[0], decay, out=charged[0])
-        for t in range(1, len(x)):
-            v = torch.where(charged[t - 1] >= threshold, 0.0, charged[t - 1])
-            torch.lerp(v, x[t], decay, out=charged[t])
-        ctx.save_for_backward(charged)
+        for t in range(len(x)):
+            if t > 0:
+                v = torch.addcmul(charged[t - 1], charged[t - 1], spikes[t - 1], value=-1)
+                torch.lerp(v, x[t], decay, out=charged[t])
+            torch.ge(charged[t], threshold, out=spikes[t])
+        ctx.save_for_backward(charged, spikes)
         ctx.constants = decay, threshold, surrogate
-        return (charged >= threshold).to(x.dtype)
+        return spikes
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (charged,) = ctx.saved_tensors
+        charged, spikes = ctx.saved_tensors
         decay, threshold, surrogate = ctx.constants
         grad = SURROGATES[surrogate](charged - threshold).mul_(grads[0])
-        quiet = charged < threshold  # where there was no reset the membrane carries the gradient on
-        for t in range(len(grad) - 2, -1, -1):
-            grad[t].addcmul_(grad[t + 1], quiet[t], value=1 - decay)
+        for t in range(len(grad) - 2, -1, -1):  # where there was no reset the membrane carries the gradient on
+            grad[t].add_(grad[t + 1], alpha=1 - decay).addcmul_(grad[t + 1], spikes[t], value=decay - 1)
         return grad.mul_(decay), None, None, None
 
 
@@ -140,14 +149,13 @@ def lif_sequence(x: Tensor, decay: float, threshold: float, surrogate: config.Su
     """`lif_step` over the first dimension of ``[T, ...]``, from a zero membrane."""
     if torch.is_grad_enabled() and x.requires_grad:
         return cast(Tensor, _LIFSequence.apply(x, decay, threshold, surrogate))  # type: ignore[no-untyped-call]
-    spikes = torch.empty_like(x, memory_format=torch.contiguous_format)
+    spikes = _like_steps(x)
     v = x[0] * decay
     for t in range(len(x)):
         if t > 0:
             v.lerp_(x[t], decay)
-        fired = v >= threshold
-        spikes[t] = fired
-        v.masked_fill_(fired, 0.0)
+        torch.ge(v, threshold, out=spikes[t])
+        v.addcmul_(v, spikes[t], value=-1)
     return spikes
 
 
