@@ -1,0 +1,186 @@
+"""A configuration of a run as a folder that timm and Hugging Face tools understand.
+
+    config.json          architecture, its arguments, input size and normalisation
+    model.safetensors    the weights
+    candidate.yaml       network and training, for ``lrf-search train``
+    README.md            the model card
+
+and, on request, the files of results/formats.py. ``timm.create_model("local-dir:FOLDER", pretrained=True)`` gives the
+trained network back, after ``import lrf_models``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lrf_models import SpikingBackbone, build_model
+from results.card import card
+from results.front import pick as choose
+from search import folder as layout
+from search.checkpoint import load_weights
+from search.config import RunConfig
+from search.data import DataSet, load
+from search.record import Record
+from search.study import records as read_records
+from spaces.config import Candidate
+
+CONFIG, WEIGHTS, CANDIDATE, CARD = "config.json", "model.safetensors", "candidate.yaml", "README.md"
+
+
+@dataclass
+class Parcel:
+    """What is written into one export folder.
+
+    Attributes:
+        notes: Sentences for the model card: what each further file holds, and what is baked into it.
+    """
+
+    record: Record
+    run: RunConfig
+    model: SpikingBackbone
+    data: DataSet
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def candidate(self) -> Candidate:
+        assert self.record.candidate is not None
+        return self.record.candidate
+
+    def sample(self, images: int = 1) -> Tensor:
+        """Validation images, normalised: what formats are checked on."""
+        return next(self.data.validation.batches(images))[0]
+
+
+Writer = Callable[[Parcel, Path], None]
+
+
+def export(
+    folder: Path, pick: str, out: Path | None = None, formats: Sequence[str] = (), *, force: bool = False
+) -> Path:
+    """Export the configuration that ``pick`` names (results/front.py) and return its folder.
+
+    Args:
+        out: Where to; by default ``exports/IDENTITY`` in the run folder.
+        formats: Further formats, of `results.formats.FORMATS`.
+        force: Replace an existing folder.
+
+    Raises:
+        ValueError: Nothing matches, the weights are gone, the folder exists or cannot be written, or a format cannot
+            express the network.
+    """
+    run = layout.load(folder)
+    record = choose(read_records(folder), run, pick)
+    parcel = Parcel(record, run, trained(folder, run, record), load(run.data, run.data_dir))
+    return write(parcel, out or folder / "exports" / record.identity, formats, force=force)
+
+
+def trained(folder: Path, run: RunConfig, record: Record) -> SpikingBackbone:
+    """The network of a finished trial with its weights, in evaluation mode."""
+    if not re.fullmatch(r"[0-9a-f]{12}", record.identity):  # it becomes part of a path
+        raise ValueError(
+            f"an identity is twelve hexadecimal digits, but trial {record.number} has {record.identity!r}"
+        )
+    assert record.candidate is not None
+    model = build_model(record.candidate.model)
+    load_weights(f"{layout.trials_address(folder, run)}/{record.identity}", model)
+    return model.eval()
+
+
+def write(parcel: Parcel, target: Path, formats: Sequence[str] = (), *, force: bool = False) -> Path:
+    """Write everything beside ``target``, then rename: the old folder or the new one, never half of one.
+
+    Raises:
+        ValueError: As `export`.
+    """
+    from results.formats import FORMATS  # these import the model's other forms, and optional packages
+
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f"a format is one of {sorted(FORMATS)}, but got {unknown[0]!r}")
+    if target.exists() and not force:
+        raise ValueError(f"{target} exists; --force replaces it")
+    draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        draft.mkdir(parents=True)
+        _write_base(parcel, draft)
+        _verify(parcel, draft)
+        for name in formats:
+            FORMATS[name](parcel, draft)
+        (draft / CARD).write_text(card(parcel.record, parcel.run, target.name, parcel.notes), encoding="utf-8")
+        _swap(draft, target)
+    except OSError as error:
+        raise ValueError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _swap(draft: Path, target: Path) -> None:
+    """Put ``draft`` in the place of ``target``. A kill between the two renames leaves the old folder under a name of
+    its own beside it, whole."""
+    if not target.exists():
+        draft.rename(target)
+        return
+    if not target.is_dir() or not (target / CONFIG).is_file():
+        raise ValueError(f"{target} is no export (it has no {CONFIG}), so it is not replaced")
+    old = target.parent / f".{target.name}.old.{os.getpid()}"
+    target.rename(old)
+    draft.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_base(parcel: Parcel, draft: Path) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in parcel.model.state_dict().items()}
+    about = {"format": "pt", "identity": parcel.record.identity, "data": parcel.run.data, "split": parcel.data.split}
+    save_file(tensors, draft / WEIGHTS, metadata=about)
+    (draft / CONFIG).write_text(json.dumps(timm_config(parcel), indent=2) + "\n", encoding="utf-8")
+    head = f"# {parcel.record.identity}, trained on {parcel.run.data} (split {parcel.data.split})\n"
+    body = yaml.safe_dump(parcel.candidate.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (draft / CANDIDATE).write_text(head + body, encoding="utf-8")
+
+
+def timm_config(parcel: Parcel) -> dict[str, Any]:
+    """The content of config.json: timm's own layout, with the fields of the model configuration as arguments."""
+    settings = parcel.candidate.model
+    part = parcel.data.validation
+    fields = settings.model_dump(mode="json", exclude={"backbone"})
+    return {
+        "architecture": settings.backbone,
+        "num_classes": settings.num_classes,
+        "num_features": parcel.model.num_features,
+        "model_args": fields,
+        "pretrained_cfg": {
+            "tag": parcel.record.identity,
+            "input_size": [settings.in_chans, *settings.img_size],
+            "fixed_input_size": True,
+            "num_classes": settings.num_classes,
+            "mean": list(getattr(part, "mean", [0.0] * settings.in_chans)),
+            "std": list(getattr(part, "std", [1.0] * settings.in_chans)),
+            "crop_pct": 1.0,
+            "classifier": "head",
+            "first_conv": "stem",
+        },
+    }
+
+
+def _verify(parcel: Parcel, draft: Path) -> None:
+    """That timm reads the folder back to bit-equal outputs; otherwise the export is a defect of ours."""
+    import timm
+
+    again = timm.create_model(f"local-dir:{draft}", pretrained=True).eval()
+    x = parcel.sample(16)
+    with torch.inference_mode():
+        same = torch.equal(parcel.model(x), again(x))
+    assert same, "the exported network differs from the trained one"
