@@ -8,10 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from lrf_models.backbone import SpikingBackbone
+from lrf_models.qkformer import QKFormer
+from lrf_models.sdt_v3 import SDTV3
 from lrf_models.spikformer import Spikformer
 from spaces import config
 
-_BACKBONES: dict[type[config.Model], Callable[[Any], SpikingBackbone]] = {config.SpikformerConfig: Spikformer}
+_BACKBONES: dict[type[config.Model], Callable[[Any], SpikingBackbone]] = {
+    config.SpikformerConfig: Spikformer,
+    config.QKFormerConfig: QKFormer,
+    config.SDTV3Config: SDTV3,
+}
 
 
 def build_model(settings: config.Model) -> SpikingBackbone:

@@ -55,14 +55,35 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x.reshape(-1, *x.shape[-3:])).unflatten(0, lead)
 
 
+class MaxPool2d(nn.MaxPool2d):
+    """The 3×3 max-pool of stride 2 on ``[..., C, H, W]``: halves a side, rounding up."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
+
+
 class ConvBN(nn.Module):
-    """Convolution without bias, then batch normalisation, which folds into it at inference."""
+    """Convolution, then batch normalisation, which folds into it at inference.
+
+    A bias is redundant here; the official codes of QKFormer and SDT-V3 have some.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, edge: Edge, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        edge: Edge,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = Conv2d(in_channels, out_channels, kernel, edge=edge, stride=stride, groups=groups)
+        self.conv = Conv2d(in_channels, out_channels, kernel, edge=edge, stride=stride, groups=groups, bias=bias)
         self.bn = BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
