@@ -48,7 +48,7 @@ class SSA(Mixer):
         self.heads = heads
         self.scale = scale
         self.inner = MatMul((edge, edge))
-        self.outer = MatMul((edge, "integer") if self.form == "kv" else ("integer", edge))
+        self.outer = MatMul((edge, "real") if self.form == "kv" else ("real", edge))
 
     def forward(self, q: Tensor | None, k: Tensor | None, v: Tensor) -> Tensor:
         assert q is not None
@@ -69,7 +69,7 @@ class CausalSSA(Mixer):
         self.heads = heads
         self.scale = scale
         self.inner = MatMul((edge, edge))
-        self.outer = MatMul(("integer", edge))
+        self.outer = MatMul(("real", edge))
 
     def forward(self, q: Tensor | None, k: Tensor | None, v: Tensor) -> Tensor:
         assert q is not None
@@ -106,8 +106,9 @@ class LRFDyn(Mixer):
         self.needs = {"v": ("v",), "qkv": ("q", "k", "v"), "x": ()}[settings.token]
         groups = {"head": heads, "layer": 1, "channel": width}[settings.sharing]
         tokens = grid[0] * grid[1]
-        self.dendrites = Dendrites(settings, groups, tokens)
-        self.backward_dendrites = Dendrites(settings, groups, tokens) if settings.scan == "bidirectional" else None
+        both = settings.scan == "bidirectional"
+        self.dendrites = Dendrites(settings, groups, tokens, edge=edge)
+        self.backward_dendrites = Dendrites(settings, groups, tokens, edge=edge) if both else None
         field_edge: Edge = "real" if settings.field == "membrane" else edge
         self.local = LocalField(width, settings.dilations, edge=field_edge, taps=settings.taps)
         self.bn = BatchNorm2d(width)

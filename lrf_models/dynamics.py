@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from lrf_models.layers import Edge
 from spaces.config import LRFDyn
 
 RHO = 0.9
@@ -66,14 +67,16 @@ class Dendrites(nn.Module):
         settings: Number of dendrites, coupling, range and spacing of the time constants in tokens.
         groups: Number of independent dynamics.
         tokens: N of the training form; also the largest time constant where the settings leave it open.
+        edge: Kind of the tokens.
     """
 
     symmetric_Gk: Tensor | None
     skew_Gk: Tensor | None
 
-    def __init__(self, settings: LRFDyn, groups: int, tokens: int) -> None:
+    def __init__(self, settings: LRFDyn, groups: int, tokens: int, *, edge: Edge = "binary") -> None:
         super().__init__()
         self.settings = settings
+        self.edge = edge
         self.groups = groups
         self.tokens = tokens
         k = settings.dendrites
