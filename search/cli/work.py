@@ -1,0 +1,92 @@
+"""What ``run`` and ``resume`` share: a session on a run folder, its progress, and what a finished run leaves."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from results.describe import describe, show
+from results.export import export
+from results.front import front, table
+from results.report import write_report
+from search import folder as layout
+from search import runner
+from search import study as book
+from search.config import RunConfig
+from search.engine import Search
+from search.objective import TrainingObjective, evaluate_test
+from search.record import Record
+from search.session import open_search, priced_by
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="a Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default: this machine)",
+    )
+
+
+def work(folder: Path, config: RunConfig, address: str | None) -> int:
+    """Search until the run is finished, then evaluate, report and export. Returns the exit code."""
+    logging.basicConfig(format="%(message)s")
+    runner.check_environment()
+    with layout.locked(folder) as owner:
+        progress = Progress(config)
+        search = open_search(config, folder, owner, priced_by(config), progress)
+        layout.write_run_file(folder, config)
+        progress.search = search
+        if not search.finished:
+            with runner.connected(config.resources, address):
+                runner.run(search, TrainingObjective(config), folder, config, cluster=address is not None)
+        if not search.finished:
+            print(f"interrupted; go on with: lrf-search resume {folder}", file=sys.stderr)
+            return 1
+        if search.exhausted is not None:
+            print(f"ended after {search.used} of {config.trials} trials: {search.exhausted}", file=sys.stderr)
+        return finish(folder, config)
+
+
+def finish(folder: Path, config: RunConfig) -> int:
+    """Evaluate the front on the test part, write the report, export one configuration. Returns the exit code."""
+    records = book.records(folder)
+    members = front(records, config)
+    if not members:
+        print(f"no front: {table(records, config)}", file=sys.stderr)
+        with suppress(ValueError):
+            print(f"report  {write_report(folder)}")
+        return 1
+    for record in members:
+        if record.test is None and record.candidate is not None:
+            address = f"{layout.trials_address(folder, config)}/{record.identity}"
+            book.store_test(folder, record.identity, evaluate_test(config, record.candidate, address))
+    print(f"\n{table(book.records(folder), config)}\n")
+    print(f"report  {write_report(folder)}")
+    print(f"export  {export(folder, 'knee', force=True)}")
+    return 0
+
+
+class Progress:
+    """Prints one line per trial that is over."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._over = 0
+        self.search: Search | None = None
+
+    def __call__(self, record: Record) -> None:
+        if record.status == "rejected" or self.search is None:
+            return
+        values = [
+            f"{name.partition('_')[0]} {show(name, record.metrics[name])}"
+            for name in self._config.objectives
+            if name in record.metrics
+        ]
+        network = describe(record.candidate) if record.candidate is not None else ""
+        note = record.reason or ", ".join(values)
+        done = self.search.used - self.search.running
+        width = len(str(self._config.trials))
+        print(f"{done:>{width}}/{self._config.trials}  {record.status:<10}  {network:<60}  {note}", flush=True)

@@ -1,0 +1,181 @@
+"""Runs a search on Ray Tune: one machine or a cluster. Tune places, starts, watches and replaces the workers.
+
+Everything that Tune writes is scratch in the run folder. Nothing is read from it: the study is the truth, and a run
+that is resumed is a new Tuner on the same study.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from search import folder as layout
+from search.config import Resources, RunConfig
+from search.engine import Search
+from search.objective import Objective
+
+RETRIES = 2
+"""How often Ray replaces a lost worker before the search hears of it."""
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # snapshots of all trials grow without bound, and nobody reads them
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative data_dir means the same in every worker
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def check_environment() -> None:
+    """Refuse to start where Ray's token authentication is turned off: its ports run code for whoever reaches them.
+
+    Raises:
+        ValueError: The environment turns it off.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode.lower() != "token":
+        raise ValueError(
+            f"RAY_AUTH_MODE=token must hold, or anyone on this network can run code here, but got {mode!r}"
+        )
+
+
+def worker_environment(resources: Resources) -> dict[str, str]:
+    """Environment variables of every worker."""
+    threads = str(max(1, int(resources.cpu)))
+    return {**_QUIET, "OMP_NUM_THREADS": threads, "RAY_AUTH_MODE": "token"}
+
+
+@contextlib.contextmanager
+def connected(resources: Resources, address: str | None = None, processors: float | None = None) -> Iterator[None]:
+    """A Ray session: a private one on the loopback of this machine, or one of a cluster.
+
+    Raises:
+        ValueError: The environment is not safe, or the cluster cannot be reached.
+    """
+    check_environment()
+    environment = worker_environment(resources)
+    os.environ.update(environment)
+    import ray
+
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    try:
+        if address is None:
+            _start(num_cpus=processors, include_dashboard=False, object_store_memory=200 * 2**20, **common)
+        else:
+            ray.init(address=address, runtime_env={"env_vars": environment}, **common)
+    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
+        raise ValueError(f"cannot connect to Ray at {address or 'this machine'}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(**arguments: Any) -> None:
+    """Start Ray here. Its own patience is 30 s, which a busy machine can exceed."""
+    import ray
+
+    for attempt in range(3):
+        try:
+            ray.init(address="local", **arguments)
+            return
+        except Exception as error:
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+
+
+def capacity(resources: Resources) -> int:
+    """How many trials the connected cluster holds at once.
+
+    Raises:
+        ValueError: Not even one fits.
+    """
+    import ray
+
+    available = ray.cluster_resources()
+    wanted = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    fits = min(int(available.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount > 0)
+    if fits < 1:
+        held = {name: available.get(name, 0.0) for name in wanted}
+        raise ValueError(f"one trial must fit the cluster, but it asks for {wanted} and there is {held}")
+    return fits
+
+
+def trainable(objective: Objective, time_limit_s: float | None) -> Callable[[dict[str, Any]], None]:
+    """The function that Tune runs in a worker."""
+
+    def train(config: dict[str, Any]) -> None:
+        from ray import tune
+
+        from search.searcher import EPOCHS, RESULT, Epochs, task_of
+        from search.worker import evaluate
+
+        def send(epochs: Any) -> bool:
+            tune.report({EPOCHS: Epochs.dump_json(epochs).decode()})  # ends this thread if the trial is to stop
+            return True
+
+        result = evaluate(objective, task_of(config), send, time_limit_s)
+        tune.report({RESULT: result.model_dump_json(), "done": True})
+
+    return train
+
+
+def run(search: Search, objective: Objective, folder: Path, config: RunConfig, *, cluster: bool = False) -> bool:
+    """Work on a search until it is finished or interrupted; True if it is finished. Needs `connected`."""
+    from ray import tune
+
+    from search.searcher import TuneScheduler, TuneSearcher, TuneTicker
+
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    resources = config.resources
+    fits = capacity(resources)
+    # On a cluster that may grow, one trial always waits for resources, which is what makes an autoscaler act.
+    concurrent = resources.concurrent or (None if cluster else fits)
+    request: dict[str, float] = {"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom}
+    searcher = TuneSearcher(lambda: search)
+    scratch = folder.absolute() / layout.RAY
+    if config.storage_path is None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    storage = str(scratch) if config.storage_path is None else f"{config.storage_path}/{config.name}/{layout.RAY}"
+    tuner = tune.Tuner(
+        tune.with_resources(trainable(objective, resources.time_limit_s), request),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=TuneScheduler(searcher),
+            num_samples=-1,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=storage,
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            callbacks=[TuneTicker(searcher)],
+            verbose=0,
+        ),
+    )
+    with _sigterm_as_interrupt():
+        tuner.fit()
+    return search.finished
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Schedulers of clusters send SIGTERM before they kill: end as with Ctrl-C."""
+    earlier = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)

@@ -1,0 +1,115 @@
+"""Samplers by name: each a factory of an Optuna sampler, so that nothing is imported that a run does not use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, TrialState
+
+    from search.config import RunConfig
+    from search.engine import Price
+    from spaces.space import Space
+
+
+def _random(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=config.seed, **options)
+
+
+def _qmc(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from optuna.samplers import QMCSampler
+
+    return QMCSampler(**{"seed": config.seed, "scramble": True, **options})
+
+
+def _population(config: RunConfig) -> int:
+    """The default of 50 is random search for the first 50 trials."""
+    return min(20, max(8, config.trials // 5))
+
+
+def _nsga2(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(**{"seed": config.seed, "population_size": _population(config), **options})
+
+
+def _nsga3(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from optuna.samplers import NSGAIIISampler
+
+    return NSGAIIISampler(**{"seed": config.seed, "population_size": _population(config), **options})
+
+
+def _tpe(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from optuna.samplers import TPESampler
+
+    return TPESampler(**{"seed": config.seed, "multivariate": True, "group": True, **options})
+
+
+def _gp(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from optuna.samplers import GPSampler
+
+    return GPSampler(**{"seed": config.seed, **options})
+
+
+def _brute_force(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from optuna.samplers import BruteForceSampler
+
+    class BruteForce(BruteForceSampler):
+        """Ends by repeating itself: to stop a study is refused outside of Optuna's own loop."""
+
+        def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+            try:
+                super().after_trial(study, trial, state, values)
+            except RuntimeError:
+                return
+
+    if continuous := space.continuous():
+        raise ValueError(f"sampler 'brute-force' needs a discrete space, but {continuous[0]} is continuous")
+    return BruteForce(**{"seed": config.seed, **options})
+
+
+def _priced(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+    from search.samplers.priced import PricedSampler
+    from search.samplers.quote import curves, optima, quotes
+
+    quote = quotes(config, price) if price is not None else None
+    known = {"space": space, "quote": quote, "optimum": optima(config), "curve": curves(config)}
+    return PricedSampler(**{"seed": config.seed, **known, **options})
+
+
+SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
+    "random": _random,
+    "qmc": _qmc,
+    "nsga2": _nsga2,
+    "nsga3": _nsga3,
+    "tpe": _tpe,
+    "gp": _gp,
+    "brute-force": _brute_force,
+    "priced": _priced,
+}
+
+
+def make_sampler(config: RunConfig, space: Space, price: Price | None = None) -> BaseSampler:
+    """The sampler that a run asks for.
+
+    Raises:
+        ValueError: Its name or one of its options is unknown, or it cannot do what the run asks.
+    """
+    import warnings
+
+    from optuna.exceptions import ExperimentalWarning
+
+    name = config.sampler.name
+    if name not in SAMPLERS:
+        raise ValueError(f"a sampler is one of {sorted(SAMPLERS)}, but got {name!r}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        try:
+            return SAMPLERS[name](config, space, price, **config.sampler.options)
+        except TypeError as error:
+            raise ValueError(f"sampler {name!r} does not take these options: {error}") from None

@@ -1,0 +1,105 @@
+"""From a run file to a search that can be worked on, and what every session of a run does first."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from search import folder as layout
+from search import study as book
+from search.config import RunConfig
+from search.engine import Price, Search
+from search.record import Record
+from search.samplers import make_sampler
+from search.storage import open_storage
+from spaces.config import Candidate
+from spaces.cost import Cost
+from spaces.presets import load_space, starting_points
+from spaces.space import Space
+
+
+def resolve(config: RunConfig, model: dict[str, Any], training: dict[str, Any]) -> RunConfig:
+    """The run file with its space written out, bound to ``model`` fields of the data and ``training`` values.
+
+    What is written into the run folder does not change when a named space or a recipe does.
+
+    Raises:
+        ValueError: The space, its bindings or a starting point break a law, or the sampler is unknown.
+    """
+    space = load_space(config.space)
+    bound = space.bound(model, training)
+    config = config.model_copy(update={"space": {"name": space.name, **bound.raw}})
+    make_sampler(config, bound)
+    if len(starts(config, bound)) > config.trials:
+        raise ValueError(
+            f"starting points <= trials must hold, but got (start={len(config.start)}, trials={config.trials})"
+        )
+    return config
+
+
+def starts(config: RunConfig, space: Space) -> list[tuple[dict[str, Any], Candidate]]:
+    """The starting points of a run as parameter values, with the candidates that they build.
+
+    Raises:
+        ValueError: One is unknown, is not in the space, or breaks a law.
+    """
+    made = starting_points(space)
+    found = []
+    for start in config.start:
+        if isinstance(start, str):
+            if start not in made:
+                raise ValueError(f"a starting point of this space is one of {sorted(made)}, but got {start!r}")
+            found.append((dict(space.values_of(made[start])), made[start]))
+            continue
+        if unknown := sorted(set(start) - set(space.parameters())):
+            raise ValueError(f"start: no parameter of the space is called {unknown[0]!r}")
+        try:
+            candidate = space.build(lambda name, _, start=start: start[name])  # type: ignore[misc]
+        except KeyError as missing:
+            raise ValueError(f"start: the parameter {missing} has no value") from None
+        found.append((dict(space.values_of(candidate)), candidate))
+    return found
+
+
+def priced_by(config: RunConfig) -> Price:
+    """`lrf_models.counters.price` under the run's profile; remembered, because samplers ask again and again."""
+    from lrf_models.counters import price
+
+    @functools.lru_cache(maxsize=10_000)
+    def of(model: str) -> Cost:
+        return price(Candidate.model_validate_json(f'{{"model": {model}}}'), config.profile, config.convention)
+
+    return lambda candidate: of(candidate.model.model_dump_json())
+
+
+def open_search(
+    config: RunConfig,
+    folder: Path,
+    owner: str,
+    price: Price | None,
+    listen: Callable[[Record], None] = lambda record: None,
+) -> Search:
+    """The search of a run folder, reconciled with what happened before. The caller holds the folder's lock.
+
+    Raises:
+        ValueError: The study is damaged, cannot be reached, or was made for something else.
+    """
+    alone = config.storage is None
+    space = load_space(config.space)
+    storage = open_storage(layout.storage_address(folder, config), alone=alone)
+    study = book.open_study(config, storage, make_sampler(config, space, price))
+    if book.READY not in study.user_attrs:
+        for values, candidate in starts(config, space):
+            book.enqueue(study, values, candidate.identity, origin="start")
+        study.set_user_attr(book.READY, True)
+    return Search(
+        config,
+        space,
+        study,
+        price=price,
+        trials=layout.trials_address(folder, config),
+        owner=None if alone else owner,
+        listen=listen,
+    )
