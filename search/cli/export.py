@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 from results.export import export
+from results.front import pick
 from search import folder as layout
+from search.study import records
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +31,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     folder = layout.find(args.run)
-    several = len(args.pick) > 1
+    run, found = layout.load(folder), records(folder)
+    # All picks are resolved before anything is written; two that mean the same configuration are one export.
+    chosen = {wanted: pick(found, run, wanted).identity for wanted in args.pick}
     made: dict[str, Path] = {}
-    for pick in dict.fromkeys(args.pick):
-        made[pick] = export(folder, pick, args.out, args.formats, force=args.force)
+    for identity in dict.fromkeys(chosen.values()):
+        out = args.out / identity if args.out and len(args.pick) > 1 else args.out
+        made[identity] = export(folder, identity, out, args.formats, force=args.force)
     if args.format == "json":
-        print(json.dumps({pick: str(path) for pick, path in made.items()}, indent=2))
+        print(json.dumps({wanted: str(made[identity]) for wanted, identity in chosen.items()}, indent=2))
     else:
-        for pick, path in made.items():
-            print(f"{pick}: {path}" if several else path)
+        for wanted, identity in chosen.items():
+            print(f"{wanted}: {made[identity]}" if len(chosen) > 1 else made[identity])
     return 0

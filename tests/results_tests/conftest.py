@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
+from lrf_models import SpikingBackbone, build_model
+from results.front import front
+from search import folder
+from search.checkpoint import save_weights
 from search.config import Bound, RunConfig
+from search.data import load
 from search.record import Epoch, Record
-from spaces.config import Candidate
+from search.storage import open_storage
+from search.study import open_study, tell
+from spaces.config import Candidate, Training
 from spaces.cost import Cost
 from spaces.presets import digits
 
@@ -91,3 +100,36 @@ def synthetic(trials: int = 60, seed: int = 0, name: str = "made-up") -> tuple[l
 @pytest.fixture
 def made() -> tuple[list[Record], RunConfig]:
     return synthetic()
+
+
+def network(candidate: Candidate, seed: int = 0) -> SpikingBackbone:
+    """A network without training in which every neuron fires now and then, so that outputs tell networks apart."""
+    torch.manual_seed(seed)
+    model = build_model(candidate.model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 1.0, 3.0)
+            torch.nn.init.uniform_(module.bias, 0.0, 1.0)
+    torch.nn.init.normal_(model.get_classifier().weight)
+    for x, _ in load("digits").train.batches(128, Training(batch_size=128), seed):
+        model(x)
+    return model.eval()
+
+
+def make_run_folder(parent: Path, trials: int = 24) -> Path:
+    """A run folder as the engine leaves it: run file, study, weights of the finished trials on the front."""
+    records, run = synthetic(trials, name="small")
+    run_folder = folder.create(run, parent)
+    study = open_study(run, open_storage(folder.storage_address(run_folder, run), alone=True), None)
+    for record in records:
+        tell(study, study.ask(), record, run.objectives, run.budgets)
+    for record in front(records, run):
+        assert record.candidate is not None
+        where = f"{folder.trials_address(run_folder, run)}/{record.identity}"
+        save_weights(where, network(record.candidate), {})
+    return run_folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run_folder(tmp_path_factory.mktemp("runs"))
