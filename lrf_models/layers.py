@@ -6,7 +6,7 @@ counter sees all of them, and the builder declares the kind of each input once:
 * ``analog``: pixels; every value costs a multiply-accumulate.
 * ``binary``: spikes; a one costs an accumulate per synapse, a zero nothing.
 * ``integer``: sums of spikes; a value v is v spikes.
-* ``real``: membrane values; multiply-accumulates.
+* ``real``: membrane values and sums that the receiver holds; multiply-accumulates, unless a spike meets them.
 
 Shape suffixes, here and in all models: T time steps, B images, C channels, H W map, N = H·W tokens,
 h heads, d channels per head, G groups of dynamics, k dendrites.
