@@ -143,11 +143,12 @@ class TokenQK(Mixer):
     needs = ("q", "k")
     fires = True
 
-    def __init__(self, heads: int, neuron: nn.Module) -> None:
+    def __init__(self, heads: int, neuron: nn.Module, edge: Edge) -> None:
         super().__init__()
         self.heads = heads
+        self.edge = edge
         self.neuron = neuron
-        self.gate = Gate(("binary", "binary"))
+        self.gate = Gate(("binary", edge))
 
     def forward(self, q: Tensor | None, k: Tensor | None, v: Tensor) -> Tensor:
         assert q is not None
@@ -184,7 +185,7 @@ def build_mixer(
         case config.LRFCausalSSA():
             return WithLocalField(CausalSSA(heads, scale, edge), width, settings.dilations, edge)
         case config.TokenQK():
-            return TokenQK(heads, neuron)
+            return TokenQK(heads, neuron, edge)
         case config.LRFDyn():
             return LRFDyn(settings, width, heads, grid, input_edge if settings.token == "x" else edge)
     raise ValueError(f"no mixer for {type(settings).__name__}")

@@ -168,10 +168,12 @@ class Neuron(nn.Module):
     Attributes:
         edge: Kind of the output.
         states: Values of state per neuron (membranes, adaptation, branches).
+        leaks: Whether every value of the state decays, one multiplication a step.
     """
 
     edge: Edge = "binary"
     states: ClassVar[int] = 1
+    leaks: ClassVar[bool] = True
 
     def initial(self, x: Tensor) -> tuple[Tensor, ...]:
         """Zero state for an input of one time step."""
@@ -192,6 +194,8 @@ class Neuron(nn.Module):
 
 class IF(Neuron):
     """`if_step` over T."""
+
+    leaks = False
 
     def __init__(self, settings: config.IF) -> None:
         super().__init__()
