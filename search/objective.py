@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from search.config import RunConfig
+from search.metrics import priced_metrics
 from search.record import Epoch
 from spaces.config import Candidate, Frozen
+
+if TYPE_CHECKING:  # the driver and the reports read outcomes without waiting for torch
+    from torch import nn
+
+    from search.data.dataset import DataSet, Part
 
 Report = Callable[[Epoch], bool]
 """Called after every epoch; False asks the objective to stop."""
@@ -30,3 +38,94 @@ class Objective(Protocol):
     """
 
     def __call__(self, candidate: Candidate, folder: str, report: Report) -> Outcome: ...
+
+
+MEASURED_IMAGES = 64
+"""How many validation images measure the energy after an epoch; always the same. The final one takes all."""
+
+Measured = tuple[dict[str, float], dict[str, float]]
+"""Metrics, and standard errors of some of them."""
+
+
+@dataclass(frozen=True)
+class TrainingObjective:
+    """Trains a candidate on real data, and measures it: what the trials of a run do.
+
+    It holds the run file only, so it is small to send; the data are read once per worker process.
+    """
+
+    run: RunConfig
+
+    def __call__(self, candidate: Candidate, folder: str, report: Report) -> Outcome:
+        import torch
+
+        from lrf_models.counters import price
+        from search import checkpoint
+        from search.data import load
+        from search.evaluate import evaluate
+        from search.train import Diverged, train
+
+        torch.set_num_threads(max(1, int(self.run.resources.cpu)))
+        data = load(self.run.data, self.run.data_dir)
+        few = data.validation.subset(range(min(MEASURED_IMAGES, len(data.validation))))
+        exact = priced_metrics(price(candidate, self.run.profile, self.run.convention))
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            return {**evaluate(model, data.validation).metrics, **_energy(self.run, model, few)[0], **exact}
+
+        try:
+            trained = train(candidate, data, folder, report, validate)
+        except Diverged as error:
+            return Outcome(status="infeasible", reason=f"diverged: {error}")
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return Outcome(status="infeasible", reason=f"out of memory: {error}")
+        if trained.stopped:
+            return Outcome(status="stopped", metrics=trained.history[-1].metrics)
+        metrics, errors = measure_all(self.run, trained.model, data.validation)
+        checkpoint.save_weights(folder, trained.model, about(candidate, data))
+        checkpoint.remove(folder, checkpoint.STATE)
+        return Outcome(status="complete", metrics={**metrics, **exact}, errors=errors)
+
+
+def measure_all(run: RunConfig, model: nn.Module, part: Part) -> Measured:
+    """Quality, energy and operations on every image of a part: one function for search, export and test."""
+    from search.evaluate import evaluate
+
+    quality, (metrics, errors) = evaluate(model, part), _energy(run, model, part)
+    return {**quality.metrics, **metrics}, {**quality.errors, **errors}
+
+
+def _energy(run: RunConfig, model: nn.Module, part: Part) -> Measured:
+    from lrf_models.counters import measure
+
+    measured = measure(model, (x for x, _ in part.batches(64)), run.profile, run.convention)
+    return measured.metrics, measured.errors
+
+
+def about(candidate: Candidate, data: DataSet) -> dict[str, str]:
+    """What the header of a weights file says of its origin."""
+    return {
+        "candidate": candidate.model_dump_json(),
+        "identity": candidate.identity,
+        "data": data.name,
+        "split": data.split,
+    }
+
+
+def evaluate_test(run: RunConfig, candidate: Candidate, folder: str) -> dict[str, float]:
+    """Metrics of a trained candidate on the test images, with their standard errors as ``NAME_se``.
+
+    For members of a final front only: it is the one place of a search that opens the test part.
+
+    Raises:
+        ValueError: ``folder`` holds no weights, or those of another architecture.
+    """
+    from lrf_models import build_model
+    from search import checkpoint
+    from search.data import load
+
+    data = load(run.data, run.data_dir)
+    model = build_model(candidate.model)
+    checkpoint.load_weights(folder, model)
+    metrics, errors = measure_all(run, model.eval(), data.test)
+    return {**metrics, **{f"{name}_se": error for name, error in errors.items()}, "images": float(len(data.test))}
