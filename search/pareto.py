@@ -30,11 +30,19 @@ def nondominated(points: Points) -> npt.NDArray[np.bool_]:
 
 def ranks(points: Points) -> npt.NDArray[np.int64]:
     """Non-domination rank of each row [n]: 0 for the front, 1 for the front of the rest, and so on."""
+    beats = np.ones((len(points), len(points)), dtype=bool)
+    same = beats.copy()
+    for column in points.T:
+        beats &= column[:, None] <= column[None, :]
+        same &= column[:, None] == column[None, :]
+    beats &= ~same
+    beaten_by = beats.sum(0)
     rank = np.full(len(points), -1, dtype=np.int64)
     level = 0
     while (rank < 0).any():
-        left = np.flatnonzero(rank < 0)
-        rank[left[nondominated(points[left])]] = level
+        front = np.flatnonzero((rank < 0) & (beaten_by == 0))
+        rank[front] = level
+        beaten_by -= beats[front].sum(0)
         level += 1
     return rank
 

@@ -138,7 +138,8 @@ class Number:
             return [self.low]
         if self.step is None:
             return None
-        return [self.low + i * self.step for i in range(int((self.high - self.low) / self.step + 1e-9) + 1)]
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return [min(self.low + i * self.step, self.high) for i in range(count)]  # rounding must not pass the end
 
 
 Parameter = Choice | Number
