@@ -191,6 +191,12 @@ function tip(node, x, y) {
   box.style.top = `${Math.min(Math.max(8, y - height / 2), Math.max(8, innerHeight - height - 8))}px`;
 }
 
+/** The operators of a trial, as a baseline is called. */
+function operators(t) {
+  const kinds = new Set(Object.values(configuration(t).lists).flat().map((block) => DATA.operators[block.kind] || block.kind));
+  return [...kinds].join(" + ");
+}
+
 /** What hovering shows: the values, then everything in which this trial differs from the others. */
 function summary(t) {
   const own = [];

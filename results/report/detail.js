@@ -77,7 +77,8 @@ function operator(block) {
 function costs(t) {
   if (!t.k) return [];
   const bytes = (b) => (b < 1024 ? `${b} B` : b < 1024 ** 2 ? `${num(b / 1024)} KiB` : `${num(b / 1024 ** 2)} MiB`);
-  const memory = [["weights", t.k.weights_bytes], ["state", t.k.state_bytes], ["attention", t.k.attention_bytes], ["peak", t.k.peak_bytes]];
+  const [parameters, macs, weights, kept, attention, peak] = t.k;
+  const memory = [["weights", weights], ["state", kept], ["attention", attention], ["peak", peak]];
   const most = Math.max(...memory.map((m) => m[1]));
   const parts = [el("h4", {}, "Where its memory goes"), ...memory.map(([name, b]) => bar(name, b / most, bytes(b)))];
   const layers = DATA.details[t.i];
@@ -86,6 +87,6 @@ function costs(t) {
     const all = layers.reduce((sum, [, e]) => sum + e, 0);
     for (const [name, e] of layers) parts.push(bar(name, e / Math.max(...layers.map((l) => l[1])), `${num((e / all) * 100)} %`));
   }
-  parts.push(el("p", { class: "note" }, `${num(t.k.parameters)} parameters, ${num(t.k.dense_macs)} dense MACs per image.`));
+  parts.push(el("p", { class: "note" }, `${num(parameters)} parameters, ${num(macs)} dense MACs per image.`));
   return parts;
 }

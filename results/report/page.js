@@ -7,9 +7,9 @@ const parallel = new Parallel($("parallel"));
 function drawTiles() {
   const best = (j) => FRONT.reduce((a, t) => (worse(j, a, t.v[j]) ? t.v[j] : a), FRONT[0].v[j]);
   const last = DATA.progress[DATA.progress.length - 1];
-  const tiles = [[`${FRONT.length}`, "on the front"], [`${(DATA.counts.complete || 0).toLocaleString("en")} of ${TRIALS.length.toLocaleString("en")}`, "trials trained in full"]];
+  const tiles = [[`${FRONT.length}`, "on the front"], [(DATA.counts.complete || 0).toLocaleString("en"), `of ${TRIALS.length.toLocaleString("en")} trials trained in full`]];
   if (FRONT.length) OBJECTIVES.forEach((o, j) => tiles.push([withUnit(num(best(j)), o.unit), `${o.up ? "highest" : "lowest"} ${o.title}`]));
-  if (last) tiles.push([num(last[3]), "hypervolume"], [duration(last[2]), `${last[1].toLocaleString("en")} epochs`]);
+  if (last) tiles.push([last[3].toFixed(3), "hypervolume"], [duration(last[2]), `${last[1].toLocaleString("en")} epochs`]);
   $("tiles").replaceChildren(...tiles.map(([value, name]) => el("div", { class: "tile" }, el("b", {}, value), el("span", {}, name))));
 }
 
@@ -91,8 +91,14 @@ $("theme").addEventListener("click", () => {
 });
 addEventListener("keydown", (e) => e.key === "Escape" && (state.filters = {}, changed("filter")));
 
-let resizing = 0;
-addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(drawAll, 80); });
+// The width of the page is not that of the window: a scroll bar or an emulated screen changes one without the other.
+let [resizing, width] = [0, $("panels").clientWidth];
+new ResizeObserver(([entry]) => {
+  if (Math.abs(entry.contentRect.width - width) < 1) return;
+  width = entry.contentRect.width;
+  clearTimeout(resizing);
+  resizing = setTimeout(drawAll, 60);
+}).observe($("panels"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { setTheme(state.theme); drawAll(); });
 if (DATA.refresh) setTimeout(() => location.reload(), DATA.refresh * 1000);
 

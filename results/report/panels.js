@@ -170,8 +170,10 @@ class Panel {
 
   diamond(t) {
     const [x, y] = [this.px(t), this.py(t)];
-    const node = svg("path", { d: `M${x} ${y - 9}L${x + 9} ${y}L${x} ${y + 9}L${x - 9} ${y}Z`, class: `start${passes(t) ? "" : " dim"}`, "data-trial": t.n });
-    return node;
+    const mark = svg("path", { d: `M${x} ${y - 9}L${x + 9} ${y}L${x} ${y + 9}L${x - 9} ${y}Z`, class: `start${passes(t) ? "" : " dim"}` });
+    const left = x > this.width * 0.6;
+    const name = svg("text", { x: x + (left ? -13 : 13), y: y + 4, "text-anchor": left ? "end" : "start", class: "halo" }, operators(t));
+    return svg("g", { "data-trial": t.n }, mark, name);
   }
 
   bar() {

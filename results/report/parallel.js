@@ -39,6 +39,8 @@ class Parallel {
   }
 
   draw() {
+    const room = this.axes.map((axis) => (axis.few && axis.sorted.some((v) => String(v).length > 9) ? 1.7 : 1)); // words need more
+    const before = room.map((_, i) => room.slice(0, i).reduce((a, b) => a + b, 0));
     this.width = Math.max(this.host.clientWidth - 2, this.axes.length * 84 + 60);
     this.height = 330;
     const ratio = devicePixelRatio || 1;
@@ -48,7 +50,7 @@ class Parallel {
     this.svg.setAttribute("width", this.width);
     this.svg.setAttribute("height", this.height);
     this.axes.forEach((axis, i) => {
-      axis.x = 46 + (i * (this.width - 120)) / Math.max(1, this.axes.length - 1);
+      axis.x = 46 + (before[i] * (this.width - 120)) / Math.max(1, before[before.length - 1]);
       const [low, high] = axis.few ? [0, Math.max(1, axis.sorted.length - 1)] : axis.range;
       axis.at = scale(low, high, this.height - 34, 44, axis.log && !axis.few);
     });
@@ -95,8 +97,8 @@ class Parallel {
     words.forEach((word, k) => group.append(svg("text", { x: axis.x + (i === 0 ? -40 : 0), y: 14 + 13 * k + (words.length === 1 ? 12 : 0), "text-anchor": anchor === "end" ? "middle" : anchor, class: "title" }, word)));
     const ticks = axis.few ? axis.sorted.map((v, k) => [k, v === null ? "none" : plain(v)]) : (axis.steps || axis.at.ticks(4)).map((v) => [v, num(v)]);
     for (const [v, text] of ticks) {
-      const short = text.length > 13 ? `${text.slice(0, 12)}…` : text;
-      const label = svg("text", { x: axis.x + 6, y: axis.at(v) + 4, style: "paint-order:stroke;stroke:var(--card);stroke-width:4px" }, short);
+      const short = text.length > 22 ? `${text.slice(0, 21)}…` : text;
+      const label = svg("text", { x: axis.x + 6, y: axis.at(v) + 4, class: "halo" }, short);
       if (short !== text) label.append(svg("title", {}, text));
       group.append(label);
     }

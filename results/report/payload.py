@@ -17,6 +17,7 @@ from search.record import Record
 
 Data = dict[str, Any]
 
+COSTS = ("parameters", "dense_macs", "weights_bytes", "state_bytes", "attention_bytes", "peak_bytes")
 STATUSES = ("complete", "stopped", "rejected", "infeasible", "failed", "duplicate", "running", "waiting")
 
 
@@ -141,8 +142,8 @@ def _trials(
             row["x"] = [_rounded(found.get(name)) for name in names]
             row["d"] = describe(record.candidate)
             row["c"] = _own(record, shared, index)
-        if record.cost is not None and (record.number in on or record.origin == "start"):
-            row["k"] = record.cost.model_dump()
+            if record.cost is not None:
+                row["k"] = [getattr(record.cost, name) for name in COSTS]
         rows.append(row)
     return rows
 

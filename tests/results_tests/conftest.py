@@ -97,7 +97,7 @@ def synthetic(trials: int = 60, seed: int = 0, name: str = "made-up") -> tuple[l
     return records, run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def made() -> tuple[list[Record], RunConfig]:
     return synthetic()
 
@@ -110,7 +110,8 @@ def network(candidate: Candidate, seed: int = 0) -> SpikingBackbone:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 1.0, 3.0)
             torch.nn.init.uniform_(module.bias, 0.0, 1.0)
-    torch.nn.init.normal_(model.get_classifier().weight)
+    assert isinstance(model.head, torch.nn.Linear)
+    torch.nn.init.normal_(model.head.weight)
     for x, _ in load("digits").train.batches(128, Training(batch_size=128), seed):
         model(x)
     return model.eval()

@@ -19,6 +19,7 @@ from results.front import front, pick
 from search import folder as layout
 from search.cli import main
 from search.data import load
+from search.data.dataset import TensorPart
 from search.study import records
 from spaces.space import candidate_from
 
@@ -38,7 +39,9 @@ def test_timm_loads_the_export_bit_equal(run_folder: Path, tmp_path: Path) -> No
         assert not torch.equal(fresh(images()), expected)
     data = timm.data.resolve_data_config(model=model)
     assert data["input_size"] == (1, 8, 8)
-    assert list(data["mean"]) == load("digits").validation.mean
+    part = load("digits").validation
+    assert isinstance(part, TensorPart)
+    assert list(data["mean"]) == part.mean
 
 
 def test_the_candidate_file_is_the_candidate(run_folder: Path, tmp_path: Path) -> None:
