@@ -52,8 +52,8 @@ class Search:
         config: The run.
         space: What is searched, bound to the run's data and training.
         study: Made by `search.study.open_study`, with its sampler.
-        price: The exact cost of a candidate; None where there is nothing to price (tables, tests).
         trials: Address of the folders of trials.
+        price: The exact cost of a candidate; None where there is nothing to price (tables, tests).
         owner: Name under which this driver signs; None if no other driver can be at work on the study.
         listen: Called with the record of every trial of this driver that is over.
     """
@@ -64,8 +64,8 @@ class Search:
         space: Space,
         study: optuna.Study,
         *,
+        trials: str,
         price: Price | None = None,
-        trials: str = "",
         owner: str | None = None,
         listen: Callable[[Record], None] = lambda record: None,
     ) -> None:

@@ -29,6 +29,7 @@ _QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # snapshots of all trials grow without bound, and nobody reads them
     "TUNE_WARN_THRESHOLD_S": "60",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative data_dir means the same in every worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -17,7 +17,7 @@ from search.storage import open_storage
 from spaces.config import Candidate
 from spaces.cost import Cost
 from spaces.presets import load_space, starting_points
-from spaces.space import Space
+from spaces.space import Parameter, Scalar, Space
 
 
 def resolve(config: RunConfig, model: dict[str, Any], training: dict[str, Any]) -> RunConfig:
@@ -53,14 +53,26 @@ def starts(config: RunConfig, space: Space) -> list[tuple[dict[str, Any], Candid
                 raise ValueError(f"a starting point of this space is one of {sorted(made)}, but got {start!r}")
             found.append((dict(space.values_of(made[start])), made[start]))
             continue
-        if unknown := sorted(set(start) - set(space.parameters())):
-            raise ValueError(f"start: no parameter of the space is called {unknown[0]!r}")
-        try:
-            candidate = space.build(lambda name, _, start=start: start[name])  # type: ignore[misc]
-        except KeyError as missing:
-            raise ValueError(f"start: the parameter {missing} has no value") from None
-        found.append((dict(space.values_of(candidate)), candidate))
+        found.append(_by_values(start, space))
     return found
+
+
+def _by_values(start: dict[str, Any], space: Space) -> tuple[dict[str, Any], Candidate]:
+    if unknown := sorted(set(start) - set(space.parameters())):
+        raise ValueError(f"start: no parameter of the space is called {unknown[0]!r}")
+    values: dict[str, Any] = {}
+
+    def pick(name: str, parameter: Parameter) -> Scalar:
+        if name not in start:
+            raise ValueError(f"start: the parameter {name!r} has no value")
+        try:
+            values[name] = parameter.label(start[name])
+        except ValueError as error:
+            raise ValueError(f"start: {name} {error}") from None
+        picked: Scalar = values[name]
+        return picked
+
+    return values, space.build(pick)
 
 
 def priced_by(config: RunConfig) -> Price:
