@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -91,7 +91,7 @@ class RunConfig(Frozen):
     start: tuple[str | dict[str, Any], ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     profile: str = "45nm-fp32"
-    convention: str = "event"
+    convention: Literal["paper", "event", "extended", "memory"] = "event"
     resources: Resources = Resources()
     storage: str | None = None
     storage_path: str | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -33,8 +34,8 @@ ASKS = 50
 """Suggestions in a row that may be rejected or repeats before a random new candidate is looked for."""
 DRAWS = 2000
 """Random draws that may fail in a row before a space counts as used up."""
-ATTEMPTS = 3
-"""How often a candidate is handed out when its workers keep dying (Ray has retried each of them already)."""
+LOSSES = 3
+"""How often a session hands out a candidate whose workers keep dying (Ray has retried each of them already)."""
 
 
 @dataclass
@@ -76,6 +77,7 @@ class Search:
         self._listen = listen
         self._rng = random.Random(config.seed)
         self._live: dict[int, _Live] = {}
+        self._losses: Counter[str] = Counter()
         self._law = ""
         self._ledger = Ledger(config, study, owner, self._folder)
         self._ledger.reconcile()
@@ -245,8 +247,9 @@ class Search:
         live = self._live.pop(number, None)
         if live is None:
             return
-        if live.record.attempt >= ATTEMPTS:
-            outcome = Outcome(status="failed", reason=f"lost {live.record.attempt} times: {reason}")
+        self._losses[live.record.identity] += 1
+        if self._losses[live.record.identity] >= LOSSES:
+            outcome = Outcome(status="failed", reason=f"its workers died {LOSSES} times: {reason}")
             self._close(live, self._so_far(live, outcome))
         else:
             self._ledger.requeue(live.trial, live.record, reason)

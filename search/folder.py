@@ -130,8 +130,8 @@ def read_text(address: str) -> str | None:
         return None
 
 
-def write_text(address: str, text: str) -> None:
-    """Write a small file, whole or not at all (object stores do so by nature)."""
+def write_text(address: str, text: str, *, sync: bool = True) -> None:
+    """Write a small file, whole or not at all (object stores do so by nature); ``sync`` for more than scratch."""
     if "://" in address:
         import fsspec
 
@@ -144,8 +144,9 @@ def write_text(address: str, text: str) -> None:
     try:
         with open(draft, "w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError:
         draft.unlink(missing_ok=True)

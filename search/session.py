@@ -101,7 +101,10 @@ def open_search(
     alone = config.storage is None
     space = load_space(config.space)
     storage = open_storage(layout.storage_address(folder, config), alone=alone)
-    study = book.open_study(config, storage, make_sampler(config, space, price))
+    study = book.open_study(config, storage)
+    # A sampler is not stored. With the same seed again it would propose again what it proposed in the last session.
+    seed = config.seed + len(study.get_trials(deepcopy=False)) + (0 if alone else int(owner, 16) % 2**20)
+    study.sampler = make_sampler(config.model_copy(update={"seed": seed}), space, price)
     if book.READY not in study.user_attrs:
         for values, candidate in starts(config, space):
             book.enqueue(study, values, candidate.identity, origin="start")

@@ -43,19 +43,17 @@ def fingerprint(config: RunConfig) -> dict[str, str]:
     return parts
 
 
-def open_study(config: RunConfig, storage: BaseStorage, sampler: optuna.samplers.BaseSampler | None) -> optuna.Study:
-    """The study of a run, made if it does not exist.
+def open_study(config: RunConfig, storage: BaseStorage) -> optuna.Study:
+    """The study of a run, made if it does not exist; its sampler is still Optuna's default.
 
     Raises:
         ValueError: A study of that name exists for another space, other objectives or another training.
     """
     directions = [METRICS[name].direction for name in config.objectives]
     try:
-        study = optuna.create_study(
-            storage=storage, study_name=config.name, directions=directions, sampler=sampler, load_if_exists=False
-        )
+        study = optuna.create_study(storage=storage, study_name=config.name, directions=directions)
     except DuplicatedStudyError:
-        study = optuna.load_study(storage=storage, study_name=config.name, sampler=sampler)
+        study = optuna.load_study(storage=storage, study_name=config.name)
     mine = fingerprint(config)
     theirs = study.user_attrs.get(FINGERPRINT)
     found = [direction.name.lower() for direction in study.directions]

@@ -118,7 +118,8 @@ class _Log:
         self.repeated += len(self.history) - len(kept)
         finite = {name: value for name, value in epoch.metrics.items() if math.isfinite(value)}
         self.history = (*kept, epoch.model_copy(update={"metrics": finite}))
-        write_text(self._address, _Progress(history=self.history, repeated=self.repeated).model_dump_json())
+        text = _Progress(history=self.history, repeated=self.repeated).model_dump_json()
+        write_text(self._address, text, sync=False)
         unseen = tuple(e for e in self.history if e.epoch > self._sent)
         self._sent = epoch.epoch
         return self._send(unseen)

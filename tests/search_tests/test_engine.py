@@ -10,7 +10,7 @@ import toys
 from optuna.trial import TrialState
 
 from search import study as book
-from search.engine import ATTEMPTS, Search
+from search.engine import LOSSES, Search
 from search.objective import Outcome, Report
 from search.record import Epoch, Record
 from search.samplers import SAMPLERS, make_sampler
@@ -202,7 +202,7 @@ def test_a_failure_of_the_candidate_is_told_as_a_broken_constraint(
 def test_a_lost_candidate_is_queued_again_and_in_the_end_given_up() -> None:
     search = toys.opened(toys.config(trials=1))
     identities = set()
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, LOSSES + 1):
         task = search.next()
         assert task is not None
         assert task.attempt == attempt
@@ -214,7 +214,7 @@ def test_a_lost_candidate_is_queued_again_and_in_the_end_given_up() -> None:
     assert search.finished
     records = book.study_records(search.study)
     assert [search.study.trials[r.number].state.name for r in records] == ["FAIL", "FAIL", "PRUNED"]
-    assert records[-1].reason == "lost 3 times: node died"
+    assert records[-1].reason == "its workers died 3 times: node died"
     assert search.used == 1
 
 

@@ -16,7 +16,7 @@ from search.engine import Search
 from search.objective import Objective, Outcome, Report
 from search.record import Epoch
 from search.samplers import make_sampler
-from search.storage import open_storage
+from search.session import open_search
 from search.worker import Task, evaluate
 from spaces.config import Candidate
 from spaces.cost import Cost
@@ -88,20 +88,16 @@ def price(candidate: Candidate) -> Cost:
     )
 
 
-def opened(run: RunConfig, folder: Path | None = None, owner: str | None = None, **options: Any) -> Search:
+def opened(run: RunConfig, folder: Path | None = None, owner: str = "0", **options: Any) -> Search:
     """A search on a study in memory, or in a run folder that exists or is made."""
-    space = load_space(run.space)
-    storage: optuna.storages.BaseStorage
-    if folder is None:
-        storage = optuna.storages.InMemoryStorage()
-        options.setdefault("trials", tempfile.mkdtemp(dir=_SCRATCH.name))
-    else:
+    if folder is not None:
         if not folder.exists():
             layout.create(run, folder.parent)
-        storage = open_storage(layout.storage_address(folder, run), alone=run.storage is None)
-        options.setdefault("trials", layout.trials_address(folder, run))
-    study = book.open_study(run, storage, make_sampler(run, space, options.get("price")))
-    return Search(run, space, study, owner=owner, **options)
+        return open_search(run, folder, owner, options.pop("price", None), **options)
+    space = load_space(run.space)
+    study = book.open_study(run, optuna.storages.InMemoryStorage())
+    study.sampler = make_sampler(run, space, options.get("price"))
+    return Search(run, space, study, trials=tempfile.mkdtemp(dir=_SCRATCH.name), **options)
 
 
 def train(search: Search, task: Task, objective: Objective = learn) -> None:
