@@ -34,8 +34,8 @@ IMAGES = 32  # on which attention is measured
 
 # What each data set is trained with: model fields, epochs, images for training and validation (0 takes all).
 SCALES: dict[str, tuple[dict[str, Any], int, int, int]] = {
-    "digits": ({"dim": 32, "pools": 0, "heads": 2, "mlp_ratio": 2.0, "timesteps": 2}, 15, 0, 0),
-    "fashion-mnist": ({"dim": 32, "pools": 2, "heads": 2, "mlp_ratio": 2.0, "timesteps": 2}, 10, 5000, 2000),
+    "digits": ({"dim": 32, "pools": 0, "heads": 4, "mlp_ratio": 2.0, "timesteps": 2}, 15, 0, 0),
+    "fashion-mnist": ({"dim": 32, "pools": 2, "heads": 4, "mlp_ratio": 2.0, "timesteps": 2}, 10, 5000, 2000),
 }
 
 

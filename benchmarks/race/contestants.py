@@ -95,3 +95,18 @@ CONTESTANTS: dict[str, Callable[[Problem, int], Contestant]] = {
     "priced": _priced,
     "priced, no prices": lambda problem, seed: Optuna(problem, PricedSampler(seed=seed)),
 }
+
+
+def make(name: str, problem: Problem, seed: int) -> Contestant:
+    """A contestant by name.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name in CONTESTANTS:
+        return CONTESTANTS[name](problem, seed)
+    from benchmarks.race.peers import PEERS
+
+    if name not in PEERS:
+        raise ValueError(f"a contestant is one of {sorted(CONTESTANTS | PEERS)}, but got {name!r}")
+    return PEERS[name](problem, seed)

@@ -31,10 +31,9 @@ from spaces.space import Space
 def bound_space(run: RunConfig) -> Space:
     """The space of a run file with its data set's and its training's values filled in."""
     from search.data import load
+    from search.recipes import training_fields
 
-    return load_space(run.space).bound(
-        load(run.data, run.data_dir).model_fields(), {**run.training, "epochs": run.epochs}
-    )
+    return load_space(run.space).bound(load(run.data, run.data_dir).model_fields(), training_fields(run))
 
 
 def plan(space: Space, repeats: int, seeds: int) -> list[Candidate]:
@@ -50,9 +49,9 @@ def reseeded(candidate: Candidate, seed: int) -> Candidate:
 
 def train_one(run: RunConfig, candidate: Candidate) -> dict[str, Any]:
     """Train a candidate in full; a row of the journal. A training that diverges leaves a shorter history."""
-    from lrf_models.counters import price
+    from lrf_models.counters import measure, price
     from search.data import load
-    from search.objective import measure_all
+    from search.evaluate import evaluate
     from search.train import Diverged, train
 
     data = load(run.data, run.data_dir)
@@ -64,8 +63,13 @@ def train_one(run: RunConfig, candidate: Candidate) -> dict[str, Any]:
         history.append({**epoch.metrics, "seconds": epoch.seconds})
         return True
 
+    def validate(model: Any) -> dict[str, float]:
+        images = (x for x, _ in data.validation.batches(256))
+        cost = measure(model, images, run.profile, run.convention)
+        return {**evaluate(model, data.validation).metrics, "energy_mj": cost.energy_mj, "sops": cost.sops}
+
     try:
-        train(candidate, data, folder, note, lambda model: measure_all(run, model, data.validation)[0])
+        train(candidate, data, folder, note, validate)
     except Diverged as error:
         print(f"{candidate.identity}: {error}", file=sys.stderr)
     finally:

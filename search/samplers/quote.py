@@ -36,7 +36,7 @@ class Quote:
     features: tuple[float, ...] = ()
 
 
-_HINTS = ("parameters", "dense_macs", "state_kib")
+HINTS = ("parameters", "dense_macs", "state_kib")
 
 QuoteOf = Callable[[Any], Quote]
 """Prices what a space builds; ValueError for what breaks a law."""
@@ -64,7 +64,7 @@ def quotes(config: RunConfig, price: Callable[[Candidate], Cost]) -> QuoteOf:
             values=tuple(exact.get(name) for name in config.objectives),
             bounds=tuple(bounds if name == "energy_mj" else None for name in config.objectives),
             violation=violation({n: b for n, b in budgets.items() if n in known}, known),
-            features=tuple(math.log(max(exact[n], 1e-12)) for n in _HINTS if n not in config.objectives),
+            features=tuple(math.log(max(exact[n], 1e-12)) for n in HINTS if n not in config.objectives),
         )
 
     return quote
