@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -123,13 +124,14 @@ class Block(nn.Module):
 def _statistics_untouched(block: nn.Module) -> Iterator[None]:
     """BN normalises with the batch, but does not average it in: a recomputation is not another batch."""
     norms = [module for module in block.modules() if isinstance(module, BatchNorm2d)]
+    before = [(norm.momentum, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = not norm.training
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class SpikingBackbone(nn.Module):

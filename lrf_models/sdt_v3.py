@@ -16,10 +16,10 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from lrf_models.attention import SSA, CausalSSA, LRFDyn, build_mixer
+from lrf_models.attention import LRFDyn, build_mixer
 from lrf_models.backbone import Size, SpikingBackbone, create, default_cfg, register_sizes
 from lrf_models.dynamics import Dendrites
-from lrf_models.layers import Conv2d, ConvBN, Linear
+from lrf_models.layers import Conv2d, ConvBN, Linear, LocalField, MatMul
 from lrf_models.neurons import build_neuron
 from spaces import config
 
@@ -217,42 +217,49 @@ class Replay(nn.Module):
         self.operation = operation
         self.levels = levels
         self.trains = tuple(trains)
-        self.bias = bias
+        self.once = bias
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.operation, name)
 
     def forward(self, *operands: Tensor) -> Tensor:
-        total: Tensor | None = None
         frames = [
             [(x > j).to(x.dtype) for j in range(self.levels)] if train else [x]
             for x, train in zip(operands, self.trains, strict=True)
         ]
-        for spikes in itertools.product(*frames):
-            y = self.operation(*spikes)
-            total = y if total is None else total + y
-        assert total is not None
-        return total if self.bias is None else total + self.bias
+        first, *rest = (self.operation(*spikes) for spikes in itertools.product(*frames))
+        total: Tensor = sum(rest, first)
+        return total if self.once is None else total + self.once
 
 
-def replay(model: nn.Module, levels: int) -> nn.Module:
+def replay(model: SDTV3) -> nn.Module:
     """A copy of a model with SFA neurons that computes with D binary spikes instead of the integers 0..D.
 
     Every operation on spikes is linear in each operand, so outputs are equal to rounding.
+
+    Raises:
+        ValueError: The neuron is another one, whose spikes are binary already.
     """
+    neuron = model.settings.neuron
+    if not isinstance(neuron, config.SFA):
+        raise ValueError(f"only the spikes of sfa neurons are replayed, but got neuron {neuron.kind!r}")
     copied = copy.deepcopy(model)
     for parent in list(copied.modules()):
+        # A token k ⊙ v has D² levels: one spike for each pair.
+        levels = neuron.levels**2 if isinstance(parent, LRFDyn | LocalField) else neuron.levels
         for name, child in list(parent.named_children()):
-            if isinstance(child, Conv2d | Linear) and child.edge == "integer":
-                bias, child.bias = child.bias, None
-                shaped = bias if bias is None or isinstance(child, Linear) else bias[:, None, None]
-                wrapped = Replay(child, levels, [True], shaped)
-            elif isinstance(child, Dendrites):
-                wrapped = Replay(child, levels, [True])
-            elif isinstance(parent, SSA | CausalSSA) and name in ("inner", "outer"):
-                sums_first = isinstance(parent, CausalSSA) or parent.form == "qk"
-                trains = [True, True] if name == "inner" else [not sums_first, sums_first]
-                wrapped = Replay(child, levels, trains)
-            else:
-                continue
-            setattr(parent, name, wrapped)
+            if isinstance(child, Conv2d | Linear | Dendrites | MatMul):
+                edges = child.edges if isinstance(child, MatMul) else (child.edge,)
+                trains = [edge == "integer" for edge in edges]
+                bias = None
+                if isinstance(child, Conv2d) and child.bias is not None and any(trains):
+                    bias, child.bias = child.bias[:, None, None], None
+                elif isinstance(child, Linear) and any(trains):
+                    bias, child.bias = child.bias, None  # type: ignore[assignment]
+                setattr(parent, name, Replay(child, levels, trains, bias) if any(trains) else child)
     return copied
 
 
