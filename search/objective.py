@@ -71,7 +71,7 @@ class TrainingObjective:
         exact = priced_metrics(price(candidate, self.run.profile, self.run.convention))
 
         def validate(model: nn.Module) -> dict[str, float]:
-            return {**evaluate(model, data.validation).metrics, **_energy(self.run, model, few)[0], **exact}
+            return {**measure_all(self.run, model, few)[0], **evaluate(model, data.validation).metrics, **exact}
 
         try:
             trained = train(candidate, data, folder, report, validate)
@@ -88,18 +88,15 @@ class TrainingObjective:
 
 
 def measure_all(run: RunConfig, model: nn.Module, part: Part) -> Measured:
-    """Quality, energy and operations on every image of a part: one function for search, export and test."""
+    """Quality, energy and operations on every image of a part, in one pass: for search and test alike."""
+    from lrf_models.counters import counting, measurement
     from search.evaluate import evaluate
 
-    quality, (metrics, errors) = evaluate(model, part), _energy(run, model, part)
-    return {**quality.metrics, **metrics}, {**quality.errors, **errors}
-
-
-def _energy(run: RunConfig, model: nn.Module, part: Part) -> Measured:
-    from lrf_models.counters import measure
-
-    measured = measure(model, (x for x, _ in part.batches(64)), run.profile, run.convention)
-    return measured.metrics, measured.errors
+    with counting(model) as counter:
+        quality = evaluate(model, part)
+    found = measurement(counter, run.profile, run.convention)
+    metrics = {**quality.metrics, "energy_mj": found.energy_mj, "sops": found.sops}
+    return metrics, {**quality.errors, "energy_mj": found.energy_mj_se, "sops": found.sops_se}
 
 
 def about(candidate: Candidate, data: DataSet) -> dict[str, str]:

@@ -132,8 +132,11 @@ class Learner:
     def _step(self, x: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.model(x)
-        smoothing = 0.0 if target.is_floating_point() else self.training.label_smoothing
-        loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORED, label_smoothing=smoothing)
+        if target.is_floating_point():  # mixed labels, smoothed by the mixing
+            loss = F.cross_entropy(logits.float(), target)
+        else:
+            smoothing = self.training.label_smoothing
+            loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORED, label_smoothing=smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.training.clip_grad is not None:

@@ -6,8 +6,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from search.data.ade20k import ade20k
+from search.data.cifar import cifar10, cifar100
 from search.data.dataset import DataSet
 from search.data.digits import digits
+from search.data.events import cifar10_dvs, dvs_gesture, moving_edges
+from search.data.folders import image_folder, imagenet
+from search.data.idx import fashion_mnist
 
 __all__ = ["DataSet", "DATA_SETS", "load"]
 
@@ -15,6 +20,15 @@ Loader = Callable[[Path | None, bool], DataSet]
 
 DATA_SETS: dict[str, Loader] = {
     "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "image-folder": image_folder,
+    "imagenet": imagenet,
+    "cifar10-dvs": cifar10_dvs,
+    "dvs-gesture": dvs_gesture,
+    "moving-edges": moving_edges,
+    "ade20k": ade20k,
 }
 
 
