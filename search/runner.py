@@ -31,6 +31,7 @@ _QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "RAY_worker_niceness": "0",  # Ray's 15 starves the workers of a machine that does anything else
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative data_dir means the same in every worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -57,7 +58,7 @@ def worker_environment(resources: Resources) -> dict[str, str]:
 
 @contextlib.contextmanager
 def connected(resources: Resources, address: str | None = None, processors: float | None = None) -> Iterator[None]:
-    """A Ray session: a private one on the loopback of this machine, or one of a cluster.
+    """A Ray session: a private one on this machine, or one of a cluster.
 
     Raises:
         ValueError: The environment is not safe, or the cluster cannot be reached.
@@ -73,8 +74,9 @@ def connected(resources: Resources, address: str | None = None, processors: floa
             _start(num_cpus=processors, include_dashboard=False, object_store_memory=200 * 2**20, **common)
         else:
             ray.init(address=address, runtime_env={"env_vars": environment}, **common)
-    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-        raise ValueError(f"cannot connect to Ray at {address or 'this machine'}: {error}") from None
+    except Exception as error:  # Ray raises what it likes, plain Exception included
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"Ray must start or be reached at {address or 'this machine'}, but: {reason}") from None
     try:
         yield
     finally:
@@ -143,7 +145,7 @@ def run(search: Search, objective: Objective, folder: Path, config: RunConfig, *
     # On a cluster that may grow, one trial always waits for resources, which is what makes an autoscaler act.
     concurrent = resources.concurrent or (None if cluster else fits)
     request: dict[str, float] = {"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom}
-    searcher = TuneSearcher(lambda: search)
+    searcher = TuneSearcher(search)
     scratch = folder.absolute() / layout.RAY
     if config.storage_path is None:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,17 @@ Epochs: TypeAdapter[tuple[Epoch, ...]] = TypeAdapter(tuple[Epoch, ...])
 class TuneSearcher(Searcher):  # type: ignore[misc]
     """Hands the tasks of a `Search` to Ray Tune and what comes of them back.
 
-    It holds the recipe for the search, not only the search: Tune pickles its searcher (into scratch that nothing is
-    ever read from, and to the cluster when the driver runs there), and a live study cannot be pickled.
+    Tune pickles its searcher into scratch that nothing is ever read from; the search itself stays out of it.
     """
 
-    def __init__(self, open_search: Callable[[], Search]) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__()
-        self._open = open_search
-        self._search: Search | None = None
+        self.search = search
         self._tasks: dict[str, int] = {}
         self._errors: dict[str, str] = {}
 
-    @property
-    def search(self) -> Search:
-        if self._search is None:
-            self._search = self._open()
-        return self._search
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_search": None, "_tasks": {}, "_errors": {}}
+        return {name: value for name, value in self.__dict__.items() if name != "search"}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         task = self.search.next()
