@@ -124,8 +124,8 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # Optuna's cache in front of the database also calls methods that are not part of its interface.
-for _name, _method in inspect.getmembers(RDBStorage, inspect.isfunction):
-    if not _name.startswith("__") and _name != "_backend":
+for _name, _method in vars(RDBStorage).items():
+    if inspect.isfunction(_method) and not _name.startswith("__"):
         setattr(Database, _name, _patient(_method))
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ def open_study(config: RunConfig, storage: BaseStorage) -> optuna.Study:
     """
     directions = [METRICS[name].direction for name in config.objectives]
     try:
-        study = optuna.create_study(storage=storage, study_name=config.name, directions=directions)
-    except DuplicatedStudyError:
+        study = optuna.load_study(storage=storage, study_name=config.name)
+    except KeyError:
+        with suppress(DuplicatedStudyError):  # another driver was faster
+            optuna.create_study(storage=storage, study_name=config.name, directions=directions)
         study = optuna.load_study(storage=storage, study_name=config.name)
     mine = fingerprint(config)
     theirs = study.user_attrs.get(FINGERPRINT)

@@ -1,0 +1,194 @@
+"""Several drivers on one study at a time: no candidate twice, no trial too many, and the dead are replaced."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "search_tests"))
+import toys
+
+from search import ledger as ledger_module
+from search import study as book
+from search.engine import Search
+from search.objective import Outcome, Report
+from spaces.config import Candidate
+
+TRIALS = 24
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A PostgreSQL server of our own on loopback, as an ordinary user: (URL, start, stop)."""
+    found = sorted(glob("/usr/lib/postgresql/*/bin/pg_ctl"))
+    control = found[-1] if found else shutil.which("pg_ctl")
+    if control is None:
+        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
+    pytest.importorskip("pg8000", reason="the driver pg8000 is not installed (extra `postgresql`)")
+    folder = tmp_path_factory.mktemp("postgres")
+    for parent in (folder, *folder.parents[:3]):
+        parent.chmod(0o755)
+    shutil.chown(folder, "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def do(*words: str) -> None:
+        as_user = ["runuser", "-u", "postgres", "--"]
+        subprocess.run([*as_user, *words], check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=120)
+
+    data = str(folder / "data")
+    options = f"-p {port} -k {folder} -h 127.0.0.1 -c fsync=off"
+    do(str(Path(control).with_name("initdb")), "-D", data, "-A", "trust", "-U", "postgres")
+
+    def start() -> None:
+        do(control, "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
+
+    def stop() -> None:
+        do(control, "-D", data, "-m", "immediate", "-w", "stop")
+
+    start()
+    yield f"postgresql+pg8000://postgres@127.0.0.1:{port}/postgres", start, stop
+    stop()
+
+
+def storage_of(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if kind == "postgresql":
+        return str(request.getfixturevalue("server")[0])
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    return f"journal:{tmp_path}/shared.journal"
+
+
+def race(run: Any, tmp_path: Path, objective: Any, drivers: int = 2) -> list[Search]:
+    """Let drivers, each with its own run folder, work on one study at once."""
+    searches: list[Search] = []
+    errors: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            search = toys.opened(run, tmp_path / str(index) / run.name, owner=f"{index:012x}", price=toys.price)
+            searches.append(search)
+            toys.drive(search, objective, workers=3)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(drivers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=300)
+    assert not errors, errors
+    return searches
+
+
+@pytest.mark.parametrize("kind", ["journal", "postgresql"])
+def test_two_drivers_share_a_run(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    trained: Counter[str] = Counter()
+
+    def objective(candidate: Candidate, folder: str, report: Report) -> Outcome:
+        trained[candidate.identity] += 1
+        return toys.learn(candidate, folder, report)
+
+    run = toys.config(name=f"race-{kind}", storage=storage_of(kind, tmp_path, request), trials=TRIALS)
+    searches = race(run, tmp_path, objective)
+    records = book.study_records(searches[0].study)
+    over = Counter(r.identity for r in records if r.status in ("complete", "stopped"))
+    assert len(over) == TRIALS
+    assert set(over.values()) == {1}
+    assert trained == over
+    assert not [r for r in records if r.status in ("running", "waiting")]
+
+
+def test_two_drivers_that_want_the_same_candidate_agree(tmp_path: Path) -> None:
+    """A space of four: both drivers propose the same things all the time."""
+    run = toys.config(
+        storage=f"journal:{tmp_path}/shared.journal",
+        trials=20,
+        space=toys.tree(dims=(16,)),
+        schedule={"enabled": False},
+    )
+    searches = race(run, tmp_path, toys.learn)
+    records = book.study_records(searches[0].study)
+    assert Counter(r.identity for r in records if r.status == "complete").most_common(1)[0][1] == 1
+    assert len({r.identity for r in records if r.status == "complete"}) == 4
+    assert all(search.finished for search in searches)
+
+
+def test_the_trials_of_a_dead_driver_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "BEAT_S", 0.01)
+    monkeypatch.setattr(ledger_module, "DEAD_S", 0.2)
+    run = toys.config(storage=f"journal:{tmp_path}/shared.journal", trials=6)
+    dead = toys.opened(run, tmp_path / "a" / "toy", owner="a")
+    left = [dead.next(), dead.next()]
+    dead.tick()
+    alive = toys.opened(run, tmp_path / "b" / "toy", owner="b")
+    toys.drive(alive)
+    assert {r.identity for r in book.study_records(alive.study) if r.status == "running"} == {
+        t.identity for t in left if t
+    }
+    until = time.monotonic() + 20
+    while not alive._ledger.retries and time.monotonic() < until:
+        alive.tick()
+        time.sleep(0.015)
+    toys.drive(alive)
+    records = book.study_records(alive.study)
+    assert not [r for r in records if r.status == "running"]
+    attempts = {r.identity: r.attempt for r in records if r.status in ("complete", "stopped")}
+    assert {identity for identity, attempt in attempts.items() if attempt == 2} == orphans
+    for task in left:  # the dead one was only asleep: its word comes too late, and changes nothing
+        assert task is not None
+        toys.train(dead, task)
+    assert book.study_records(alive.study) == records
+
+
+def test_a_living_driver_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "BEAT_S", 0.01)
+    monkeypatch.setattr(ledger_module, "DEAD_S", 0.2)
+    run = toys.config(storage=f"journal:{tmp_path}/shared.journal", trials=6)
+    first = toys.opened(run, tmp_path / "a" / "toy", owner="a")
+    assert first.next() is not None
+    second = toys.opened(run, tmp_path / "b" / "toy", owner="b")
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        first.tick()
+        second.tick()
+        time.sleep(0.015)
+    assert first.running == 1
+    assert not second._ledger.retries
+
+
+@pytest.mark.slow
+def test_a_database_that_stops_for_20_s_is_waited_for(tmp_path: Path, server: Any) -> None:
+    url, start, stop = server
+    run = toys.config(name="outage", storage=url, trials=30)
+
+    def slow(candidate: Candidate, folder: str, report: Report) -> Outcome:
+        time.sleep(0.1)
+        return toys.learn(candidate, folder, report)
+
+    def outage() -> None:
+        time.sleep(1)
+        stop()
+        time.sleep(20)
+        start()
+
+    interruption = threading.Thread(target=outage)
+    interruption.start()
+    searches = race(run, tmp_path, slow)
+    interruption.join()
+    over = Counter(r.identity for r in book.study_records(searches[0].study) if r.status in ("complete", "stopped"))
+    assert len(over) == 30
+    assert set(over.values()) == {1}
