@@ -24,8 +24,8 @@ def to_heads(x_TBCHW: Tensor, heads: int) -> Tensor:
 
 
 def to_map(y_TBhNd: Tensor, grid: tuple[int, int]) -> Tensor:
-    """``[T, B, h, N, d] → [T, B, C, H, W]``, the inverse of `to_heads`."""
-    return y_TBhNd.transpose(-1, -2).flatten(-3, -2).unflatten(-1, grid)
+    """``[T, B, h, N, d] → [T, B, C, H, W]``, the inverse of `to_heads`, channels last in memory like the maps."""
+    return y_TBhNd.transpose(-3, -2).flatten(-2).transpose(-1, -2).unflatten(-1, grid)
 
 
 class Mixer(nn.Module):
@@ -133,8 +133,8 @@ class LRFDyn(Mixer):
         h: Tensor = self.dendrites(u_TBGDN)
         if self.backward_dendrites is not None:
             h = h + self.backward_dendrites(u_TBGDN.flip(-1)).flip(-1)
-        h = h.flatten(-3, -2).unflatten(-1, grid)
-        return h.transpose(-1, -2) if self.settings.scan == "column" else h
+        y = to_map(h.transpose(-1, -2), (grid[0], grid[1]))
+        return y.transpose(-1, -2) if self.settings.scan == "column" else y
 
 
 class TokenQK(Mixer):

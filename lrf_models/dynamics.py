@@ -26,31 +26,38 @@ from spaces.config import LRFDyn
 
 RHO = 0.9
 
-# Above this many tokens the zero-padded FFT beats the N×N Toeplitz product (benchmarks/operators.py).
-TOEPLITZ_LIMIT = 300
+# Up to this many tokens the N×N product beats the zero-padded FFT (benchmarks/operators.py, docs/operators.md).
+TOEPLITZ_LIMIT = 512
 
 
-def toeplitz(kernel_GN: Tensor) -> Tensor:
-    """Upper-triangular M [G, N, N] with M[j, n] = K[n − j], so that u @ M = K ∗ u along the last dimension."""
+def toeplitz_convolution(kernel_GN: Tensor, u_FGDN: Tensor) -> Tensor:
+    """K ∗ u as a product with the N×N lower-triangular M[n, j] = K[n − j]."""
     n = kernel_GN.shape[-1]
-    padded = torch.nn.functional.pad(kernel_GN, (n - 1, 0))
-    return padded.unfold(-1, n, 1).flip(-2)
+    matrix_GNN = torch.nn.functional.pad(kernel_GN, (n - 1, 0)).unfold(-1, n, 1).flip(-1)
+    u_GNM = u_FGDN.permute(1, 3, 0, 2).flatten(2)
+    h_GNFD = torch.bmm(matrix_GNN, u_GNM).unflatten(2, (u_FGDN.shape[0], -1))
+    return h_GNFD.permute(2, 0, 3, 1)
+
+
+def fft_convolution(kernel_GN: Tensor, u_FGDN: Tensor) -> Tensor:
+    """K ∗ u by the FFT of sequences that are padded to 2N with zeros, so that nothing wraps around (Eq. 15)."""
+    n = kernel_GN.shape[-1]
+    spectrum = torch.fft.rfft(kernel_GN, 2 * n)[:, None] * torch.fft.rfft(u_FGDN, 2 * n)
+    return torch.fft.irfft(spectrum, 2 * n)[..., :n]
 
 
 def causal_convolution(kernel_GN: Tensor, u_FGDN: Tensor) -> Tensor:
-    """K ∗ u over the last dimension, inclusive and causal: H_n = Σ_{m ≤ n} K[m] u_{n−m}.
+    """K ∗ u over the last dimension, inclusive and causal: H_n = Σ_{m ≤ n} K[m] u_{n−m}, in the faster form.
+
+    Channels that share a kernel share its Toeplitz matrix, so their product runs at full speed; a channel by itself
+    would need an N×N matrix of its own. A direct convolution with N taps never was the fastest.
 
     Args:
         kernel_GN: One kernel per group.
         u_FGDN: F folded batch, G groups, D channels that share a kernel, N tokens.
     """
-    n = u_FGDN.shape[-1]
-    if n <= TOEPLITZ_LIMIT and u_FGDN.shape[-2] > 1:
-        folded_GMN = u_FGDN.transpose(0, 1).flatten(1, 2)
-        h_GMN = torch.bmm(folded_GMN, toeplitz(kernel_GN))
-        return h_GMN.unflatten(1, (-1, u_FGDN.shape[2])).transpose(0, 1)
-    spectrum = torch.fft.rfft(kernel_GN, 2 * n)[:, None] * torch.fft.rfft(u_FGDN, 2 * n)
-    return torch.fft.irfft(spectrum, 2 * n)[..., :n]
+    shared = u_FGDN.shape[-2] > 1 and u_FGDN.shape[-1] <= TOEPLITZ_LIMIT
+    return (toeplitz_convolution if shared else fft_convolution)(kernel_GN, u_FGDN)
 
 
 def circular_convolution(kernel_GN: Tensor, u_FGDN: Tensor) -> Tensor:

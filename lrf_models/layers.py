@@ -45,11 +45,23 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         lead, x = x.shape[:-3], x.reshape(-1, *x.shape[-3:])
-        dilated = self.groups == self.in_channels == self.out_channels and self.dilation[0] > 1 and self.bias is None
-        if dilated and x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-            y = cast(Tensor, _DilatedDepthwise.apply(x, self.weight, self.dilation[0]))  # type: ignore[no-untyped-call]
-            return y.unflatten(0, lead)
-        return super().forward(x).unflatten(0, lead)
+        return (self._on_cpu(x) if x.device.type == "cpu" else super().forward(x)).unflatten(0, lead)
+
+    def _on_cpu(self, x: Tensor) -> Tensor:
+        """The same values by whichever of torch's operations is fastest (docs/operators.md)."""
+        if (
+            self.stride == (1, 1)
+            and self.kernel_size == (1, 1)
+            and self.groups == 1
+            and x.is_contiguous(memory_format=torch.channels_last)
+        ):
+            y = torch.nn.functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+            return y.permute(0, 3, 1, 2)
+        depthwise = self.groups == self.in_channels == self.out_channels and self.bias is None
+        training = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        if self.stride == (1, 1) and depthwise and self.dilation[0] > 1 and training:
+            return cast(Tensor, _DilatedDepthwise.apply(x, self.weight, self.dilation[0]))  # type: ignore[no-untyped-call]
+        return super().forward(x)
 
 
 class _DilatedDepthwise(torch.autograd.Function):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lrf_models import build_model
 from lrf_models.attention import LRFDyn, Mixer, build_mixer
 from lrf_models.dynamics import Dendrites, causal_convolution, circular_convolution
+from lrf_models.layers import Conv2d
 from spaces import config
 
 T, B, WIDTH, HEADS, GRID = 2, 3, 8, 2, (4, 6)
@@ -157,19 +158,33 @@ def test_parallel_and_recurrent_forms_agree(coupling: str, tokens: int, dtype: t
         torch.testing.assert_close(parallel / scale, recurrent / scale, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("tokens", [5, 64, 301])
-def test_every_causal_convolution_equals_the_definition(tokens: int) -> None:
+def test_the_unpadded_fft_is_another_operator() -> None:
     torch.manual_seed(2)
-    kernel = torch.randn(2, tokens, dtype=torch.float64)
-    u = torch.randn(3, 2, 4, tokens, dtype=torch.float64)
-    expected = torch.zeros_like(u)
-    for m in range(tokens):
-        expected[..., m:] += kernel[:, m, None, None].squeeze(-1)[:, None] * u[..., : tokens - m]
-    torch.testing.assert_close(causal_convolution(kernel, u), expected, atol=1e-11, rtol=0)
-    assert not torch.allclose(circular_convolution(kernel, u), expected, atol=1e-3)
+    kernel, u = torch.rand(2, 64, dtype=torch.float64), torch.rand(3, 2, 4, 64, dtype=torch.float64)
+    causal, circular = causal_convolution(kernel, u), circular_convolution(kernel, u)
+    torch.testing.assert_close(causal[..., -1], circular[..., -1])  # the last token sees all either way
+    assert not torch.allclose(causal[..., 0], circular[..., 0], atol=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@pytest.mark.parametrize("dilation", [1, 3, 5])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 4), (1, 1)])
+def test_convolutions_on_a_cpu_equal_torchs_own(kernel: int, groups: int, dilation: int, last: bool) -> None:
+    """Values and gradients, for both memory layouts; a field of dilation 5 reaches past this map."""
+    torch.manual_seed(0)
+    conv = Conv2d(4, 4, kernel, edge="real", dilation=dilation, groups=groups).double()
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    x = torch.randn(3, 4, 5, 7, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    weight = torch.randn(3, 4, 5, 7, dtype=torch.float64)
+    results = []
+    for form in (conv, lambda x: torch.nn.Conv2d.forward(conv, x)):
+        y = form(x[None])[0] if form is conv else form(x)
+        results.append((y, *torch.autograd.grad((y * weight).sum(), (x, conv.weight))))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     coupling=st.sampled_from(["none", "symmetric", "skew", "general"]),
     k=st.integers(1, 12),
