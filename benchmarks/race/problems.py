@@ -113,11 +113,11 @@ def _dtlz(number: int, x: Points, m: int = 3) -> Points:
 
 
 def _front(name: str, number: int) -> Points:
-    """Points of the true front, dense enough that its hypervolume is exact to about 10⁻³."""
+    """Points of the true front, dense enough that its hypervolume is exact to about one part in a hundred."""
     if name == "zdt":
-        points = np.array([_zdt(number, np.append(v, _still(number))) for v in np.linspace(0, 1, 4000)])
+        points = np.array([_zdt(number, np.append(v, _still(number))) for v in np.linspace(0, 1, 1000)])
         return points[nondominated(points)]
-    u, v = (axis.ravel() for axis in np.meshgrid(np.linspace(0, 1, 60), np.linspace(0, 1, 60)))
+    u, v = (axis.ravel() for axis in np.meshgrid(np.linspace(0, 1, 40), np.linspace(0, 1, 40)))
     rest = np.zeros(1) if number == 7 else np.full(1, 0.5)
     points = np.array([_dtlz(number, np.concatenate(([a, b], rest))) for a, b in zip(u, v, strict=True)])
     return points[nondominated(points)]

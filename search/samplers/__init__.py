@@ -75,9 +75,9 @@ def _brute_force(config: RunConfig, space: Space, price: Price | None, **options
 
 def _priced(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
     from search.samplers.priced import PricedSampler
-    from search.samplers.quote import curves, optima, quotes
+    from search.samplers.quote import Quotes, curves, optima
 
-    quote = quotes(config, price) if price is not None else None
+    quote = Quotes(config, price) if price is not None else None
     known = {"space": space, "quote": quote, "optimum": optima(config), "curve": curves(config)}
     return PricedSampler(**{"seed": config.seed, **known, **options})
 

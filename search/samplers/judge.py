@@ -26,6 +26,7 @@ class Entry:
 
     Attributes:
         row: Features of the point [d].
+        guessed: Whether the quote is a guess, to be replaced before the point is trained.
         prices: Logarithms of its exact values, NaN for what must be measured, and its further features [m + h].
         low, span: Bounds of what must be measured [m]: lower end and width, infinite where there are none.
     """
@@ -33,6 +34,7 @@ class Entry:
     point: Point
     quote: Quote
     row: Array
+    guessed: bool = False
     prices: Array = field(init=False)
     low: Array = field(init=False)
     span: Array = field(init=False)

@@ -9,7 +9,7 @@ improvement. On a space that it knows nothing about it is a model-based sampler 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 from search.pareto import nondominated
 from search.samplers.domain import Buildable, Domain, FlatSpace, Point, distribution_of, parameter_of
 from search.samplers.judge import Entry, Judge, Known
-from search.samplers.quote import Quote, QuoteOf, unknown
+from search.samplers.pricing import Pricing, SlowQuotes
+from search.samplers.quote import QuoteOf
 from search.samplers.surrogate import Array
-from spaces.space import Scalar
 
 Curve = Callable[[FrozenTrial], Mapping[int, Sequence[float]]]
 """Objective values by epoch of a finished trial, in the study's order and direction."""
 
-_CACHE = 20_000
 _STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -45,19 +44,21 @@ class PricedSampler(BaseSampler):
         seed: Makes a run on one worker repeatable.
         startup: Trials before the models are trusted; they are spread over the prices.
         pool: How many priced candidates are compared; ``fresh`` of them are new in each trial.
+        prices: How many guessed prices one suggestion may replace by exact ones (`SlowQuotes` only).
     """
 
     def __init__(
         self,
         *,
         space: Buildable | None = None,
-        quote: QuoteOf | None = None,
+        quote: QuoteOf | SlowQuotes | None = None,
         optimum: Sequence[float | None] | None = None,
         curve: Curve | None = None,
         seed: int | None = None,
         startup: int = 8,
         pool: int = 2000,
         fresh: int = 300,
+        prices: int = 8,
     ) -> None:
         self._quote = quote
         self._optimum = optimum
@@ -67,8 +68,9 @@ class PricedSampler(BaseSampler):
         self._pool_size = pool
         self._fresh = fresh
         self._intersection = IntersectionSearchSpace()
+        self._prices = prices
         self._domain = Domain(space) if space is not None else None
-        self._seen: dict[frozenset[tuple[str, Scalar]], Entry | None] = {}
+        self._pricing: Pricing | None = None
         self._curves: dict[int, Mapping[int, Sequence[float]]] = {}
         self._pool: list[Entry] = []
         self._thetas: dict[str, Array] = {}
@@ -94,13 +96,15 @@ class PricedSampler(BaseSampler):
     ) -> dict[str, Any]:
         if not search_space:
             return {}
+        m = len(study.directions)
         if self._domain is not None:
-            point = self._choose(study, trial, self._domain, lambda other: {**other.params})
+            self._pricing = self._pricing or Pricing(self._domain, self._quote, m)
+            point = self._choose(study, trial, self._pricing, lambda other: {**other.params})
             return {name: value for name, value in point.items() if name in search_space}
         # The space may differ from that of the last trial: nothing is kept but the constants of the models.
-        self._pool, self._seen = [], {}
+        self._pool = []
         domain = Domain(FlatSpace({name: parameter_of(d) for name, d in search_space.items()}))
-        point = self._choose(study, trial, domain, lambda other: _from_optuna(other, search_space))
+        point = self._choose(study, trial, Pricing(domain, None, m), lambda other: _from_optuna(other, search_space))
         return {name: _to_optuna(search_space[name], label) for name, label in point.items()}
 
     def _rng(self, trial: FrozenTrial, name: str) -> random.Random:
@@ -109,41 +113,61 @@ class PricedSampler(BaseSampler):
     # --- choosing -----------------------------------------------------------------------------------------
 
     def _choose(
-        self, study: Study, trial: FrozenTrial, domain: Domain, point_of: Callable[[FrozenTrial], Point | None]
+        self, study: Study, trial: FrozenTrial, pricing: Pricing, point_of: Callable[[FrozenTrial], Point | None]
     ) -> Point:
-        rng = self._rng(trial, "")
+        rng, domain = self._rng(trial, ""), pricing.domain
         signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions])
-        known = self._observe(study, trial, domain, signs, point_of)
+        known = self._observe(study, trial, pricing, signs, point_of)
         taken = {entry.quote.identity for entry in known.entries()}
         pool = {e.quote.identity: e for e in self._pool if e.quote.identity not in taken}
-        draws = self._fresh if pool else 2 * self._fresh
-        self._draw(domain, [{}] * (draws // 2), pool, taken, len(signs), rng)
-        self._draw(domain, self._near(domain, self._parents(known), draws // 2, rng), pool, taken, len(signs), rng)
+        half = self._fresh // 2 if pool else self._fresh
+        drawn = pricing.draw([{}] * half, rng)
+        drawn += pricing.draw(self._near(domain, self._parents(known), half, rng), rng)
+        pool |= _new(drawn, taken)
         if not pool:
-            return self._least_bad(domain, len(signs), rng)
+            return self._least_bad(drawn, domain, rng)
         entries = list(pool.values())
-        self._pool = entries
         if known.started < self._startup or len(known.complete) < 2:
-            return _spread(entries, known, rng).point
+            self._pool = entries
+            return self._paid(_spread(entries, known, rng), pricing)[0].point
         judge = Judge(signs, self._optimum, domain.groups, known, entries, self._thetas)
         score = judge.score(entries)
         best = [entries[i].point for i in np.argsort(-score)[:10]]
-        near: dict[str, Entry] = {}
-        self._draw(
-            domain, self._near(domain, best, self._fresh // 2, rng), near, taken | pool.keys(), len(signs), rng
-        )
-        if near:
-            entries += near.values()
-            score = np.append(score, judge.score(list(near.values())))
+        near = pricing.draw(self._near(domain, best, self._fresh // 2, rng), rng)
+        new = {
+            e.quote.identity: e
+            for e in near
+            if e.quote.violation <= 0 and e.quote.identity not in taken | pool.keys()
+        }
+        if new:
+            entries += new.values()
+            score = np.append(score, judge.score(list(new.values())))
         order = np.argsort(-score, kind="stable")
-        self._pool = [entries[i] for i in order[: self._pool_size - self._fresh]]
-        return entries[order[0]].point
+        ranked = [entries[i] for i in order]
+        self._pool = ranked[: self._pool_size - self._fresh]
+        final = self._paid(ranked, pricing)
+        if len(final) > 1:
+            return final[int(np.argmax(judge.score(final)))].point
+        return final[0].point
+
+    def _paid(self, ranked: Sequence[Entry], pricing: Pricing) -> list[Entry]:
+        """Those of the first candidates that keep the budgets at their exact price; the first one if none does."""
+        if not ranked[0].guessed:
+            return [ranked[0]]
+        exact: dict[str, Entry] = {}
+        for entry in ranked[: self._prices]:
+            paid = pricing.exact(entry.point) if entry.guessed else entry
+            if paid is not None:
+                exact[paid.quote.identity] = paid
+        self._pool = [exact.get(entry.quote.identity, entry) for entry in self._pool]
+        self._pool = [entry for entry in self._pool if entry.quote.violation <= 0]
+        return [entry for entry in exact.values() if entry.quote.violation <= 0] or [ranked[0]]
 
     def _observe(
         self,
         study: Study,
         trial: FrozenTrial,
-        domain: Domain,
+        pricing: Pricing,
         signs: Array,
         point_of: Callable[[FrozenTrial], Point | None],
     ) -> Known:
@@ -151,7 +175,7 @@ class PricedSampler(BaseSampler):
         known, values, taken = Known(), [], set()
         for other in study.get_trials(deepcopy=False, states=_STATES):
             point = point_of(other) if other.params and other.number != trial.number else None
-            entry = self._entry(domain, point, len(signs)) if point else None
+            entry = pricing.exact(point, trial=other) if point else None
             if entry is None or entry.quote.identity in taken:
                 continue
             taken.add(entry.quote.identity)
@@ -178,41 +202,6 @@ class PricedSampler(BaseSampler):
             self._curves[trial.number] = {e: v for e, v in curve.items() if np.isfinite(v).all()}
         return self._curves[trial.number]
 
-    def _entry(self, domain: Domain, point: Point, objectives: int, built: Any = None) -> Entry | None:
-        """A point with its price; None if it breaks a law. ``built`` saves building it again."""
-        key = frozenset(point.items())
-        if key in self._seen:
-            return self._seen[key]
-        if len(self._seen) > _CACHE:
-            self._seen.clear()
-        try:
-            if built is None:
-                point, built = domain.complete(point, random.Random(0))
-            quote = (
-                self._quote(built) if self._quote is not None else unknown(repr(sorted(point.items())), objectives)
-            )
-            entry = Entry(point, quote, domain.encode(point))
-        except ValueError:
-            entry = None
-        self._seen[key] = entry
-        return entry
-
-    def _draw(
-        self,
-        domain: Domain,
-        wanted: Sequence[Mapping[str, Scalar]],
-        into: dict[str, Entry],
-        taken: set[str],
-        objectives: int,
-        rng: random.Random,
-    ) -> None:
-        """Price candidates; keep those that are new and can keep the budgets."""
-        for start in wanted:
-            filled = domain.fill(start, rng)
-            entry = self._entry(domain, filled[0], objectives, filled[1]) if filled is not None else None
-            if entry is not None and entry.quote.violation <= 0 and entry.quote.identity not in taken:
-                into[entry.quote.identity] = entry
-
     def _near(self, domain: Domain, parents: Sequence[Point], count: int, rng: random.Random) -> list[Point]:
         """Neighbours of the parents; random points where there are none."""
         if not parents:
@@ -234,31 +223,28 @@ class PricedSampler(BaseSampler):
         rows = np.flatnonzero(broken == broken.min())
         return [known.complete[i].point for i in rows[nondominated(known.values[rows])]]
 
-    def _least_bad(self, domain: Domain, objectives: int, rng: random.Random) -> Point:
+    @staticmethod
+    def _least_bad(drawn: Sequence[Entry], domain: Domain, rng: random.Random) -> Point:
         """Where no new candidate keeps the budgets: the one that breaks them least, or any at all."""
-        filled = [pair for _ in range(self._fresh) if (pair := domain.fill({}, rng)) is not None]
-        entries = [
-            entry for pair in filled if (entry := self._entry(domain, pair[0], objectives, pair[1])) is not None
-        ]
-        if entries:
-            return min(entries, key=lambda entry: entry.quote.violation).point
+        if drawn:
+            return min(drawn, key=lambda entry: entry.quote.violation).point
         return {name: parameter.sample(rng) for name, parameter in domain.parameters.items()}
 
 
-def _spread(pool: Sequence[Entry], known: Known, rng: random.Random) -> Entry:
-    """The candidate farthest from all trials in its exact prices; any where nothing is priced."""
-    exact = [j for j, value in enumerate(pool[0].quote.values) if value is not None]
-    others = known.entries()
-    if not exact or not others:
-        return rng.choice(list(pool))
+def _new(entries: Sequence[Entry], taken: Collection[str]) -> dict[str, Entry]:
+    """Those that were not seen and can keep the budgets, by identity."""
+    return {e.quote.identity: e for e in entries if e.quote.violation <= 0 and e.quote.identity not in taken}
 
-    def prices(quotes: Sequence[Quote]) -> Array:
-        return np.log(np.abs([[quote.values[j] or 0.0 for j in exact] for quote in quotes]) + 1e-12)
 
-    here, there = prices([e.quote for e in pool]), prices([e.quote for e in others])
-    scale = np.ptp(here, axis=0) + 1e-12
-    gap = (((here[:, None] - there[None]) / scale) ** 2).sum(-1).min(1)
-    return pool[int(np.argmax(gap))]
+def _spread(pool: Sequence[Entry], known: Known, rng: random.Random) -> list[Entry]:
+    """The candidate farthest from all trials in its prices first, and so on; any order where nothing is priced."""
+    prices = np.array([entry.prices for entry in (*pool, *known.entries())])
+    prices = prices[:, np.isfinite(prices).all(0)]
+    here, there = prices[: len(pool)], prices[len(pool) :]
+    if not len(there) or not prices.shape[1]:
+        return rng.sample(list(pool), len(pool))
+    gap = (((here[:, None] - there[None]) / (np.ptp(here, axis=0) + 1e-12)) ** 2).sum(-1).min(1)
+    return [pool[i] for i in np.argsort(-gap, kind="stable")]
 
 
 def _to_optuna(distribution: BaseDistribution, label: Any) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from optuna.trial import FrozenTrial
 
 from search.config import Bound, RunConfig
@@ -36,6 +39,8 @@ class Quote:
     features: tuple[float, ...] = ()
 
 
+_CONSTANTS = {"threshold", "attention_threshold", "surrogate", "tau_min", "tau_max", "spacing"}
+
 HINTS = ("parameters", "dense_macs", "state_kib")
 
 QuoteOf = Callable[[Any], Quote]
@@ -47,27 +52,75 @@ def unknown(identity: str, objectives: int) -> Quote:
     return Quote(identity, (None,) * objectives, (None,) * objectives)
 
 
-def quotes(config: RunConfig, price: Callable[[Candidate], Cost]) -> QuoteOf:
-    """The quotes of a run: exact metrics from ``price``, energy within its bounds, budgets where known."""
+class Quotes:
+    """The quotes of a run: exact metrics, energy within its bounds, budgets where known.
 
-    budgets = dict(config.budgets)
-    if (energy := budgets.pop("energy_mj", None)) is not None and energy.max is not None:
-        budgets["energy_mj"] = Bound(max=energy.max)  # the least energy that is possible can only break a maximum
+    To price a network takes tens of milliseconds, too long for the hundreds of candidates of one suggestion. So
+    prices are kept by what they depend on, and a sampler may ask for the quote that `guessed` costs would give.
+    """
 
-    def quote(candidate: Candidate) -> Quote:
-        cost = price(candidate)
-        exact = priced_metrics(cost)
+    def __init__(self, config: RunConfig, price: Callable[[Candidate], Cost]) -> None:
+        self._config, self._price = config, price
+        self._costs: dict[str, Cost] = {}
+        self._budgets = dict(config.budgets)
+        energy = self._budgets.pop("energy_mj", None)
+        if energy is not None and energy.max is not None:  # the least possible energy can only break a maximum
+            self._budgets["energy_mj"] = Bound(max=energy.max)
+
+    def __call__(self, candidate: Candidate) -> Quote:
+        key = _network(candidate)
+        if key not in self._costs:
+            self._costs[key] = self._price(candidate)
+        return self._quote(candidate, self._costs[key])
+
+    def identity(self, candidate: Candidate) -> str:
+        return candidate.identity
+
+    def at_hand(self, candidate: Candidate) -> bool:
+        """Whether the exact quote costs nothing: the same network was priced before."""
+        return _network(candidate) in self._costs
+
+    def recall(self, trial: FrozenTrial, candidate: Candidate) -> None:
+        """Take the price from the record of an earlier session."""
+        if not self.at_hand(candidate):
+            record = record_of(trial)
+            if record is not None and record.cost is not None:
+                self._costs[_network(candidate)] = record.cost
+
+    def logs(self, candidate: Candidate) -> npt.NDArray[np.float64]:
+        """Logarithms of the costs of a priced candidate, to learn from."""
+        cost = self._costs[_network(candidate)]
+        return np.log([max(float(getattr(cost, name)), 1e-12) for name in Cost.model_fields])
+
+    def guessed(self, candidate: Candidate, logs: npt.NDArray[np.float64]) -> Quote:
+        """The quote if the costs were these."""
+        whole = {name: field.annotation is int for name, field in Cost.model_fields.items()}
+        values = np.exp(logs).tolist()
+        costs = {n: round(v) if whole[n] else v for n, v in zip(whole, values, strict=True)}
+        return self._quote(candidate, Cost.model_validate(costs))
+
+    def _quote(self, candidate: Candidate, cost: Cost) -> Quote:
+        config, exact = self._config, priced_metrics(cost)
         known = {**exact, "energy_mj": cost.energy_mj_low}
         bounds = (cost.energy_mj_low, cost.energy_mj_high)
         return Quote(
             identity=candidate.identity,
             values=tuple(exact.get(name) for name in config.objectives),
             bounds=tuple(bounds if name == "energy_mj" else None for name in config.objectives),
-            violation=violation({n: b for n, b in budgets.items() if n in known}, known),
+            violation=violation({n: b for n, b in self._budgets.items() if n in known}, known),
             features=tuple(math.log(max(exact[n], 1e-12)) for n in HINTS if n not in config.objectives),
         )
 
-    return quote
+
+def _network(candidate: Candidate) -> str:
+    """What a price depends on: the network without the constants that change no operation and no byte."""
+
+    def stripped(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: stripped(v) for k, v in value.items() if k not in _CONSTANTS}
+        return [stripped(v) for v in value] if isinstance(value, list) else value
+
+    return json.dumps(stripped(candidate.model.model_dump(mode="json")))
 
 
 def optima(config: RunConfig) -> tuple[float, ...]:

@@ -60,7 +60,7 @@ class GaussianProcess:
         if self.theta is None:
             self.theta = mean.copy()
             self.theta[:count] += 1.0
-        self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
+        self._centre_on(y)
         rows = np.unique(np.linspace(0, len(y) - 1, min(len(y), SAMPLE)).astype(np.int64))
         target = (y[rows] - self._centre) / self._scale
         apart = np.array([_squared_distances(x[rows][:, g], x[rows][:, g]) for g in self._members()])
@@ -76,6 +76,14 @@ class GaussianProcess:
         )
         self.theta = found.x
         return self.condition(x, y, extra)
+
+    def settle(self, x: Array, y: Array) -> GaussianProcess:
+        """Take these observations with constants that were fitted on another quantity."""
+        self._centre_on(y)
+        return self.condition(x, y, np.zeros(len(y)))
+
+    def _centre_on(self, y: Array) -> None:
+        self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
 
     def condition(self, x: Array, y: Array, extra: Array) -> GaussianProcess:
         """Take these observations with the constants as they were fitted."""

@@ -1,0 +1,126 @@
+"""The table of docs/costs.md: what each attention operator costs in each backbone.
+
+    python benchmarks/costs.py [--crops 4] [--pairs 6] [--out docs/costs.md]
+
+Weights are random: there are no trained ImageNet weights to be had. The statistics of all BNs are those of the
+crops, so that neurons fire; rates are still those of untrained networks, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import lrf_models  # isort: skip  (before timm)
+import numpy as np
+import torch
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+
+from lrf_models.counters import counting, measurement, price
+from lrf_models.counters.latency import compare
+from lrf_models.counters.memory import attention_blocks
+from lrf_models.counters.price import traced_model
+from spaces import config
+
+HEAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BACKBONES: dict[str, tuple[Any, str]] = {
+    "Spikformer-8-512": (lambda op: config.SpikformerConfig(blocks=(op,) * 8), "kv"),
+    "QKFormer HST-10-512": (lambda op: config.QKFormerConfig(blocks=(op,) * 7), "kv"),
+    "SDT-V3-S": (lambda op: config.SDTV3Config(blocks=(op,) * 8), "qk"),
+}
+
+
+def operators(form: Any) -> dict[str, config.Frozen]:
+    return {
+        "SSA": config.SSA(form=form),
+        "causal SSA": config.CausalSSA(),
+        "LRF-SSA": config.LRFSSA(form=form),
+        "LRF-Dyn `v`": config.LRFDyn(token="v"),
+        "LRF-Dyn `qkv`": config.LRFDyn(token="qkv", sharing="layer"),
+    }
+
+
+def crops(n: int) -> Tensor:
+    """Squares of 224 pixels from the two photographs that come with scikit-learn, [n, 3, 224, 224], normalised."""
+    rng = np.random.default_rng(0)
+    photos = load_sample_images().images
+    squares = []
+    for i in range(n):
+        photo = photos[i % len(photos)]
+        top, left = (rng.integers(side - 224 + 1) for side in photo.shape[:2])
+        squares.append(photo[top : top + 224, left : left + 224])
+    x = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in HEAD)
+    return (x - mean) / std
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, x: Tensor) -> None:
+    """The statistics of all BNs from one pass."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None
+            module.reset_running_stats()
+    model.train()
+    model(x)
+    model.eval()
+
+
+def row(settings: config.Model, x: Tensor, reference: nn.Module | None, pairs: int) -> tuple[dict[str, Any], Any]:
+    torch.manual_seed(0)
+    model = lrf_models.build_model(settings)
+    calibrate(model, x)
+    with torch.no_grad(), counting(model) as counter:
+        for image in x.split(1):
+            model(image)
+    cost = price(settings)
+    block = max(attention_blocks(traced_model(settings.canonical())[1].facts).values(), key=lambda b: sum(b.values()))
+    result = {
+        "parameters": cost.parameters,
+        "dense_macs": cost.dense_macs,
+        "state_bytes": cost.state_bytes,
+        "block_bytes": {part: 4 * values for part, values in block.items()},
+        "peak_bytes": cost.peak_bytes,
+    }
+    for profile, convention in (
+        ("45nm-fp32", "event"),
+        ("45nm-fp32", "memory"),
+        ("45nm-int8", "event"),
+        ("45nm-int8", "memory"),
+    ):
+        found = measurement(counter, profile, convention)
+        result[f"{profile} {convention}"] = (found.energy_mj, found.energy_mj_se)
+        result["sops"] = (found.sops, found.sops_se)
+        result["rate"] = sum(found.rates.values()) / len(found.rates)
+    if reference is not None:
+        result["latency"] = compare(model, reference, x[:1], pairs=pairs, warmup=1).model_dump()
+    return result, model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--crops", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--out", type=Path, default=Path("docs/costs.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    x = crops(args.crops)
+    rows: dict[str, dict[str, Any]] = {}
+    started = time.perf_counter()
+    for backbone, (build, form) in BACKBONES.items():
+        reference = None
+        for name, operator in operators(form).items():
+            found, model = row(build(operator), x, reference, args.pairs)
+            reference = reference or model
+            rows.setdefault(backbone, {})[name] = found
+            print(f"{backbone} {name}: {time.perf_counter() - started:.0f} s", flush=True)
+            args.out.write_text(json.dumps({"crops": args.crops, "cpu": platform.machine(), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
