@@ -169,13 +169,16 @@ def _open_database(url: str) -> BaseStorage:
     arguments: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
         arguments = {"connect_args": {"timeout": 60}}
-    try:
-        RDBStorage(url, engine_kwargs=arguments).remove_session()  # impatient: a wrong address must not wait
-        return optuna.storages.get_storage(Database(url, engine_kwargs=arguments))
-    except Exception as error:
-        cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:300]
-        raise ValueError(f"cannot open the study at {hide_password(url)}: {reason}") from None
+    for attempt in range(5):
+        try:
+            RDBStorage(url, engine_kwargs=arguments).remove_session()  # impatient: a wrong address must not wait
+            return optuna.storages.get_storage(Database(url, engine_kwargs=arguments))
+        except Exception as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            if "already exists" not in reason and "UNIQUE constraint" not in reason:
+                break
+            time.sleep(0.5 * (attempt + 1))  # another driver is making the tables
+    raise ValueError(f"cannot open the study at {hide_password(url)}: {reason}")
 
 
 def hide_password(url: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -29,16 +30,14 @@ TRIALS = 24
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server() -> Iterator[Any]:
     """A PostgreSQL server of our own on loopback, as an ordinary user: (URL, start, stop)."""
     found = sorted(glob("/usr/lib/postgresql/*/bin/pg_ctl"))
     control = found[-1] if found else shutil.which("pg_ctl")
     if control is None:
         pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
     pytest.importorskip("pg8000", reason="the driver pg8000 is not installed (extra `postgresql`)")
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's own folders are closed to other users
     shutil.chown(folder, "postgres")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,6 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     start()
     yield f"postgresql+pg8000://postgres@127.0.0.1:{port}/postgres", start, stop
     stop()
+    shutil.rmtree(folder)
 
 
 def storage_of(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
@@ -136,9 +136,8 @@ def test_the_trials_of_a_dead_driver_are_taken_over(tmp_path: Path, monkeypatch:
     dead.tick()
     alive = toys.opened(run, tmp_path / "b" / "toy", owner="b")
     toys.drive(alive)
-    assert {r.identity for r in book.study_records(alive.study) if r.status == "running"} == {
-        t.identity for t in left if t
-    }
+    orphans = {task.identity for task in left if task}
+    assert {r.identity for r in book.study_records(alive.study) if r.status == "running"} == orphans
     until = time.monotonic() + 20
     while not alive._ledger.retries and time.monotonic() < until:
         alive.tick()
@@ -175,12 +174,18 @@ def test_a_database_that_stops_for_20_s_is_waited_for(tmp_path: Path, server: An
     url, start, stop = server
     run = toys.config(name="outage", storage=url, trials=30)
 
+    under_way = threading.Event()
+    begun: list[str] = []
+
     def slow(candidate: Candidate, folder: str, report: Report) -> Outcome:
+        begun.append(candidate.identity)
+        if len(begun) == 5:
+            under_way.set()
         time.sleep(0.1)
         return toys.learn(candidate, folder, report)
 
     def outage() -> None:
-        time.sleep(1)
+        assert under_way.wait(120)
         stop()
         time.sleep(20)
         start()
