@@ -60,7 +60,7 @@ class TrainingObjective:
         import torch
 
         from lrf_models.counters import price
-        from search import checkpoint
+        from search import checkpoint, distributed
         from search.data import load
         from search.evaluate import evaluate
         from search.train import Diverged, train
@@ -82,8 +82,9 @@ class TrainingObjective:
         if trained.stopped:
             return Outcome(status="stopped", metrics=trained.history[-1].metrics)
         metrics, errors = measure_all(self.run, trained.model, data.validation)
-        checkpoint.save_weights(folder, trained.model, about(candidate, data))
-        checkpoint.remove(folder, checkpoint.STATE)
+        if distributed.leads():
+            checkpoint.save_weights(folder, trained.model, about(candidate, data))
+            checkpoint.remove(folder, checkpoint.STATE)
         return Outcome(status="complete", metrics={**metrics, **exact}, errors=errors)
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lrf_models import SpikingBackbone, build_model
-from search import checkpoint
+from search import checkpoint, distributed
 from search.data.dataset import Batch, DataSet, Part, TensorPart
 from search.evaluate import IGNORED, evaluate
 from search.record import Epoch
@@ -81,8 +81,10 @@ def train(
         metrics = {"loss": loss, **validate(learner.best)}
         epoch = Epoch(epoch=len(learner.history) + 1, metrics=metrics, seconds=time.perf_counter() - started)
         learner.history.append(epoch)
-        stopped = not report(epoch) and epoch.epoch < candidate.training.epochs
-        saver.offer(learner.state())
+        go_on = distributed.agree(not distributed.leads() or report(epoch), learner.device)
+        stopped = not go_on and epoch.epoch < candidate.training.epochs
+        if distributed.leads():
+            saver.offer(learner.state())
     return Trained(learner.best.eval(), tuple(learner.history), stopped)
 
 
@@ -100,10 +102,14 @@ class Learner:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = _average(self.model, self.training)
         self.optimizer = build_optimizer(self.model, self.training)
+        self.parallel = distributed.parallel(self.model)
         batch = min(self.training.batch_size, len(self.part))
+        if batch % distributed.world():
+            raise ValueError(f"{distributed.world()} processes must divide the batch, but got (batch_size={batch})")
+        self.batch = batch // distributed.world()
         self.steps = len(self.part) // batch
         self.schedule = _schedule(self.optimizer, self.training, self.steps)
-        self.mixup = _mixup(self.training, data, batch)
+        self.mixup = _mixup(self.training, data, self.batch)
 
     @property
     def best(self) -> nn.Module:
@@ -124,14 +130,14 @@ class Learner:
             step += 1
             if self.average is not None:
                 self.average.update(self.model, step=step)
-        loss = total.item() / self.steps
+        loss = distributed.mean(total).item() / self.steps
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
         return loss
 
     def _step(self, x: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.model(x)
+            logits = self.parallel(x)
         if target.is_floating_point():  # mixed labels, smoothed by the mixing
             loss = F.cross_entropy(logits.float(), target)
         else:
@@ -146,7 +152,16 @@ class Learner:
 
     def _batches(self) -> Iterator[Batch]:
         order = int(torch.randint(2**31, ()))
-        for x, y in self.part.batches(self.training.batch_size, self.training, order):
+        part = self.part
+        if distributed.world() > 1:
+            shuffled = torch.randperm(len(part), generator=torch.Generator().manual_seed(order))
+            part = part.subset(
+                shuffled[
+                    distributed.rank() : self.steps * self.batch * distributed.world() : distributed.world()
+                ].tolist()
+            )
+            torch.manual_seed(order + distributed.rank())  # each process augments in its own way
+        for x, y in part.batches(self.batch, self.training, order):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             yield (x, y) if self.mixup is None else mix(self.mixup, x, y)
 

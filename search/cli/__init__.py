@@ -18,6 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("search.cli.status", "how far a run is"),
     "report": ("search.cli.report", "write the Pareto-front report of a run"),
     "export": ("search.cli.export", "export configurations of a run"),
+    "compare": ("search.cli.compare", "fronts of several runs in one picture, hypervolume in one box"),
+    "dashboard": ("search.cli.dashboard", "open the study of a run in optuna-dashboard, on this machine only"),
+    "train": ("search.cli.train", "train one configuration in full"),
+    "evaluate": ("search.cli.evaluate", "measure exported weights on a data set"),
     "count": ("search.cli.count", "operations, energy and memory of a model"),
     "show": ("search.cli.show", "a search space: its parameters, conditions and size"),
 }

@@ -236,7 +236,7 @@ def test_events_are_learned_from_their_order(tmp_path: Path) -> None:
     candidate = candidate_from(
         {
             "model": {**model, **data.model_fields()},
-            "training": {"epochs": 8, "lr": 1e-2, "batch_size": 32, "warmup_epochs": 0},
+            "training": {"epochs": 6, "lr": 1e-2, "batch_size": 32, "warmup_epochs": 0},
         }
     )
     trained = train(candidate, data, str(tmp_path), lambda _: True, device=CPU)
