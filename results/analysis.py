@@ -181,8 +181,8 @@ class Importance:
 def importances(records: Sequence[Record], run: RunConfig, seed: int = 0) -> list[Importance]:
     """Permutation importance of every choice for every objective, by a random forest on the finished trials.
 
-    A third of the trials (at most 500) is held out; what is shuffled is always held out (Breiman 2001). Costs are modelled on a
-    logarithmic scale. Empty below `MIN_TRIALS` finished trials.
+    A third of the trials (at most 500) is held out; what is shuffled is always held out (Breiman 2001). Costs are
+    modelled on a logarithmic scale. Empty below `MIN_TRIALS` finished trials.
     """
     pool = [record for record in finished(records, run) if record.candidate is not None]
     if len(pool) < MIN_TRIALS:

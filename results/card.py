@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from results.describe import describe, escaped, show
-from results.front import half_width
+from results.front import Z95, half_width
 from results.provenance import facts_of_run, versions
 from search.config import RunConfig
 from search.metrics import METRICS
@@ -69,5 +69,7 @@ def _rows(record: Record) -> list[str]:
         text = METRICS[name].text if name in METRICS else ""
         rows.append(f"| {name} | {show(name, value, half_width(record, name))} | {text} |")
     for name, value in (record.test or {}).items():
-        rows.append(f"| test {name} | {show(name, value)} | on the test set |")
+        if name in METRICS:
+            error = (record.test or {}).get(f"{name}_se")
+            rows.append(f"| test {name} | {show(name, value, Z95 * error if error else None)} | on the test set |")
     return rows

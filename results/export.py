@@ -33,9 +33,11 @@ from search import folder as layout
 from search.checkpoint import load_weights
 from search.config import RunConfig
 from search.data import DataSet, load
+from search.objective import TrainingObjective, evaluate_test
+from search.recipes import load_recipe, training_fields
 from search.record import Record
 from search.study import records as read_records
-from spaces.config import Candidate
+from spaces.config import Candidate, Training
 
 CONFIG, WEIGHTS, CANDIDATE, CARD = "config.json", "model.safetensors", "candidate.yaml", "README.md"
 
@@ -68,7 +70,13 @@ Writer = Callable[[Parcel, Path], None]
 
 
 def export(
-    folder: Path, pick: str, out: Path | None = None, formats: Sequence[str] = (), *, force: bool = False
+    folder: Path,
+    pick: str,
+    out: Path | None = None,
+    formats: Sequence[str] = (),
+    *,
+    force: bool = False,
+    retrain: bool = False,
 ) -> Path:
     """Export the configuration that ``pick`` names (results/front.py) and return its folder.
 
@@ -76,6 +84,7 @@ def export(
         out: Where to; by default ``exports/IDENTITY`` in the run folder.
         formats: Further formats, of `results.formats.FORMATS`.
         force: Replace an existing folder.
+        retrain: Train the pick by the ``final`` recipe first, and export that; its test metrics are measured once.
 
     Raises:
         ValueError: Nothing matches, the weights are gone, the folder exists or cannot be written, or a format cannot
@@ -83,7 +92,11 @@ def export(
     """
     run = layout.load(folder)
     record = choose(read_records(folder), run, pick)
-    parcel = Parcel(record, run, trained(folder, run, record), load(run.data, run.data_dir))
+    if retrain:
+        record, model = retrained(folder, run, record)
+    else:
+        model = trained(folder, run, record)
+    parcel = Parcel(record, run, model, load(run.data, run.data_dir))
     return write(parcel, out or folder / "exports" / record.identity, formats, force=force)
 
 
@@ -97,6 +110,27 @@ def trained(folder: Path, run: RunConfig, record: Record) -> SpikingBackbone:
     model = build_model(record.candidate.model)
     load_weights(f"{layout.trials_address(folder, run)}/{record.identity}", model)
     return model.eval()
+
+
+def retrained(folder: Path, run: RunConfig, record: Record) -> tuple[Record, SpikingBackbone]:
+    """The same network trained by the ``final`` recipe, in ``retrained/IDENTITY`` of the run folder.
+
+    Raises:
+        ValueError: The training diverged or ran out of memory.
+    """
+    assert record.candidate is not None
+    final = run.model_copy(update={"recipe": "final", "training": {}, "epochs": load_recipe("final")["epochs"]})
+    training = Training.model_validate(training_fields(final))
+    candidate = record.candidate.model_copy(update={"training": training})
+    home = str((folder / "retrained" / candidate.identity).absolute())
+    outcome = TrainingObjective(run)(candidate, home, lambda _: True)
+    if outcome.status != "complete":
+        raise ValueError(f"the training of {record.identity} by the final recipe failed: {outcome.reason}")
+    values = {"candidate": candidate, "identity": candidate.identity, "metrics": outcome.metrics}
+    values |= {"errors": outcome.errors, "test": evaluate_test(run, candidate, home)}
+    model = build_model(candidate.model)
+    load_weights(home, model)
+    return record.model_copy(update=values), model.eval()
 
 
 def write(parcel: Parcel, target: Path, formats: Sequence[str] = (), *, force: bool = False) -> Path:

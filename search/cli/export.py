@@ -26,6 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formats", nargs="+", default=[], metavar="FORMAT", help="further formats: pt2, streaming, onnx, nir"
     )
+    parser.add_argument("--retrain", action="store_true", help="train the pick by the final recipe first")
+    parser.add_argument(
+        "--quantize", choices=["int8"], help="also write the weights as 8-bit integers, with their accuracy"
+    )
     parser.add_argument("--format", choices=["text", "json"], default="text")
 
 
@@ -34,10 +38,11 @@ def execute(args: argparse.Namespace) -> int:
     run, found = layout.load(folder), records(folder)
     # All picks are resolved before anything is written; two that mean the same configuration are one export.
     chosen = {wanted: pick(found, run, wanted).identity for wanted in args.pick}
+    formats = [*args.formats, *([args.quantize] if args.quantize else [])]
     made: dict[str, Path] = {}
     for identity in dict.fromkeys(chosen.values()):
         out = args.out / identity if args.out and len(args.pick) > 1 else args.out
-        made[identity] = export(folder, identity, out, args.formats, force=args.force)
+        made[identity] = export(folder, identity, out, formats, force=args.force, retrain=args.retrain)
     if args.format == "json":
         print(json.dumps({wanted: str(made[identity]) for wanted, identity in chosen.items()}, indent=2))
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from results.front import finished, front, knee, pick, table, tied
@@ -12,7 +14,7 @@ from spaces.config import Candidate, SpikformerConfig, Training
 Made = tuple[list[Record], RunConfig]
 
 
-def point(number: int, accuracy: float, energy: float, memory: float = 8.0, **other: object) -> Record:
+def point(number: int, accuracy: float, energy: float, memory: float = 8.0, **other: Any) -> Record:
     training = Training(lr=1e-3 * (number + 1))
     candidate = Candidate(model=SpikformerConfig(img_size=(8, 8), dim=16, pools=1, num_classes=10), training=training)
     values = {
