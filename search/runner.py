@@ -64,6 +64,11 @@ def connected(resources: Resources, address: str | None = None, processors: floa
         ValueError: The environment is not safe, or the cluster cannot be reached.
     """
     check_environment()
+    if address is not None and address.startswith("ray://"):
+        raise ValueError(
+            "the driver must run inside the cluster, where its study is, but got a client address; use "
+            f"`ray job submit -- lrf-search run … --address auto` instead of {address}"
+        )
     environment = worker_environment(resources)
     os.environ.update(environment)
     import ray

@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="a Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default: this machine)",
+        help="a Ray cluster: auto or HOST:PORT (default: this machine)",
     )
 
 
