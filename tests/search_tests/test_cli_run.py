@@ -1,0 +1,99 @@
+"""``run``, ``resume`` and ``status``: bad input is one sentence and exit code 2, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import toys
+
+from search import folder as layout
+from search.cli import main
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    toys.drive(toys.opened(toys.config(trials=6), tmp_path / "toy"))
+    return tmp_path / "toy"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trails: 3", "trails"),
+        ("sampler: {name: best}", "a sampler is one of"),
+        ("data: moon", "data must be one of"),
+        ("recipe: soup", "recipe must be one of"),
+        ("space: nowhere", "a space is one of"),
+        ("name: ../out", "name"),
+        ("start: [lrf]", "a starting point of this space is one of"),
+        ("trials: 1\nstart: [ssa, lrf_dyn]", "starting points <= trials must hold"),
+        ("objectives: [speed]", "must be one of"),
+        ("convention: mine", "convention"),
+        ("epochs: 1e9999", "epochs"),
+    ],
+)
+def test_a_bad_run_file_is_one_sentence(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    assert main(["run", str(tmp_path / "bad.yaml"), "--run-dir", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("lrf-search run: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_exists_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (finished.parent / "toy.yaml").write_text("trials: 3")
+    before = (finished / layout.JOURNAL).read_bytes()
+    assert main(["run", str(finished.parent / "toy.yaml"), "--run-dir", str(finished.parent)]) == 2
+    assert f"the run folder {finished} exists" in capsys.readouterr().err
+    assert (finished / layout.JOURNAL).read_bytes() == before
+
+
+def test_an_environment_without_authentication_is_refused(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert main(["resume", str(finished), "--trials", "7"]) == 2
+    assert "RAY_AUTH_MODE=token must hold" in capsys.readouterr().err
+
+
+def test_a_client_address_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(finished), "--trials", "7", "--address", "ray://head:10001"]) == 2
+    assert "the driver must run inside the cluster" in capsys.readouterr().err
+
+
+def test_resume_of_nothing_and_of_a_changed_run_file(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(finished / "gone")]) == 2
+    assert "is no run folder" in capsys.readouterr().err
+    text = (finished / layout.RUN_FILE).read_text()
+    (finished / layout.RUN_FILE).write_text(text.replace("convention: event", "convention: paper"))
+    assert main(["resume", str(finished)]) == 2
+    assert 'the run file says convention = "paper", but its study was made with "event"' in capsys.readouterr().err
+
+
+def test_resume_beside_another_driver(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with layout.locked(finished):
+        assert main(["resume", str(finished)]) == 2
+    assert "another driver is working on" in capsys.readouterr().err
+
+
+def test_status_counts_what_is_there(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = toys.opened(toys.config(trials=8), finished)
+    assert search.next() is not None
+    assert main(["status", str(finished), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["done"], found["trials"], found["states"]["running"]) == (6, 6, 1)
+    assert not found["active"]
+    assert main(["status", str(finished)]) == 0
+    assert "toy: 6 of 6 trials are over" in capsys.readouterr().out
+
+
+def test_status_of_a_damaged_study(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (finished / layout.JOURNAL).write_bytes(b"garbage\n" * 3)
+    assert main(["status", str(finished)]) == 2
+    assert "is damaged" in capsys.readouterr().err
