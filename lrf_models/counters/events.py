@@ -187,6 +187,7 @@ class Counter:
         self.images = 0
         self.shape: tuple[int, ...] = ()
         self._batch = 0
+        self._tracing = False
         self._passes: dict[str, list[Events]] = {}  # of the pass that runs
         self._batches: dict[str, list[Events]] = {}
 
@@ -205,8 +206,11 @@ class Counter:
 
     def _begin(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
+        self._tracing = x.device.type == "meta"  # lrf_models/counters/trace.py runs the model on shapes
         if self.model.training:
             raise ValueError("events are counted in evaluation mode, but the model is in training mode")
+        if self._tracing:
+            return
         place = 1 if x.ndim == 5 else 0
         self._batch = x.shape[place]
         if x.numel() == 0:
@@ -215,6 +219,8 @@ class Counter:
         self._passes = {}
 
     def _count(self, name: str, rule: Any, module: nn.Module, inputs: Any, y: Tensor) -> None:
+        if self._tracing:
+            return
         if not self._batch:
             raise ValueError("events are counted over whole passes, model(x), not over a part of it")
         with torch.no_grad():
@@ -223,6 +229,9 @@ class Counter:
             self._passes.setdefault(name, []).append(Events(*(part.cpu() for part in found)))
 
     def _end(self, *_: Any) -> None:
+        if self._tracing:
+            self._tracing = False
+            return
         for name, calls in self._passes.items():
             events, values, rates = (torch.stack(parts) for parts in zip(*calls, strict=True))
             once = Events(events.sum(0), values.sum(0), rates.mean(0))

@@ -119,7 +119,7 @@ def attention_values(rows: Iterable[Facts]) -> int:
 def attention_blocks(rows: Mapping[str, Facts]) -> dict[str, dict[str, int]]:
     """Per attention block and time step: maps, scores, recurrent state and window, in values."""
     blocks: dict[str, dict[str, int]] = {}
-    for name, facts in rows.items():
+    for name, facts in sorted(rows.items()):  # a block before its parts
         if not (facts.maps or facts.scores or facts.recurrent or facts.window):
             continue
         parts = {"maps": facts.maps, "scores": facts.scores, "recurrent": facts.recurrent, "window": facts.window}

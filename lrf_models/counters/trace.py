@@ -130,8 +130,9 @@ class Shapes(LiveBytes):
         if self.on_operator is not None:
             if operator.written is None:
                 self.watch_results(result)
-            if self._bounds and isinstance(result, Tensor):
-                self._propagate(operator, args, result)
+            if self._bounds:
+                first = result[0] if isinstance(result, list | tuple) else result
+                self._propagate(operator, args, first)
             if operator.noted:
                 self.on_operator(func, result)
         return result
@@ -144,7 +145,10 @@ class Shapes(LiveBytes):
             args, kwargs = tree_map_only(Tensor, lambda t: _key(t).make(), (args, kwargs))
             if operator.device:
                 kwargs = {**kwargs, "device": torch.device("meta")}
-            _REMEMBERED[key] = tree_map_only(Tensor, _key, func(*args, **kwargs))
+            result = func(*args, **kwargs)
+            if func is aten.native_batch_norm.default and not args[5]:  # a CPU saves no statistics in evaluation
+                result = (result[0], result[1].new_empty(0), result[2].new_empty(0))
+            _REMEMBERED[key] = tree_map_only(Tensor, _key, result)
         return _revive(_REMEMBERED[key])
 
     def bound(self, tensor: Tensor, value: float | None = None) -> float:
@@ -243,10 +247,13 @@ def _hooked(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
-def trace(model: nn.Module, shape: tuple[int, ...]) -> Trace:
+def trace(model: nn.Module, shape: tuple[int, ...], *, strict: bool = False) -> Trace:
     """Trace a model in evaluation mode for one image ``[1, C, H, W]`` or frames ``[T, 1, C, H, W]``.
 
     The model may hold real weights or none (`shell`); it is not changed.
+
+    Raises:
+        ValueError: ``strict``, and something was not counted.
     """
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -262,7 +269,10 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> Trace:
         for module, flag in training.items():
             module.training = flag
     loose = [f"{place} outside a counted module, {n}×" for place, n in recorder.loose.items()]
-    return Trace(recorder.rows, shapes.peak, (*foreign_modules(model), *loose))
+    ledger = (*foreign_modules(model), *loose)
+    if strict and ledger:
+        raise ValueError(f"nothing may go uncounted, but got no rule for {'; '.join(ledger)}")
+    return Trace(recorder.rows, shapes.peak, ledger)
 
 
 def shell(build: Callable[[], nn.Module]) -> nn.Module:
