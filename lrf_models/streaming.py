@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,10 @@ from lrf_models.attention import LRFDyn
 from lrf_models.backbone import Attention, Block, ConvNeuron, SpikingBackbone
 from lrf_models.dynamics import Dendrites
 from lrf_models.layers import ConvBN, MaxPool2d
-from lrf_models.qkformer import PooledConvNeuron, QKFormer
+from lrf_models.qkformer import Embedding, PooledConvNeuron, QKFormer
 from lrf_models.spikformer import Spikformer
+
+Backbone = TypeVar("Backbone", bound=SpikingBackbone)
 
 # On a CPU, torch convolves fewer values of a single image by another routine, which rounds differently.
 SMALLEST_PIECE = 20_481
@@ -53,7 +55,7 @@ class Streaming(nn.Module):
             raise ValueError(f"streaming knows Spikformer and QKFormer, but got {type(model).__name__}")
         if model.training:
             raise ValueError("streaming needs a model in evaluation mode: BN over a strip is not BN over a batch")
-        self.model = _recurrent(model) if recurrent else model
+        self.model: Spikformer | QKFormer = _recurrent(model) if recurrent else model
         self.strip_bytes = strip_bytes
         # The stream adds up two neurons of the stem or of an embedding, and two of each block.
         neurons = 2 * (len(model.settings.attention_blocks) + 1)
@@ -63,24 +65,29 @@ class Streaming(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``[B, classes]`` of images ``[B, C, H, W]`` or frames ``[T, B, C, H, W]``."""
-        x = self.model.to_steps(x)
-        x = self._spikformer(x) if isinstance(self.model, Spikformer) else self._qkformer(x)
-        return cast(Tensor, self.model.forward_head(self._float(x)))
+        model = self.model
+        x = model.to_steps(x)
+        x = self._spikformer(model, x) if isinstance(model, Spikformer) else self._qkformer(model, x)
+        return model.forward_head(self._float(x))
 
-    def _spikformer(self, x: Tensor) -> Tensor:
-        stem = self.model.stem
-        x = self._first(stem.first, [], [stem.neuron, stem.pools[0]], x)
-        for layer, pool in zip(stem.convs, stem.pools[1:], strict=True):
+    def _spikformer(self, model: Spikformer, x: Tensor) -> Tensor:
+        stem = model.stem
+        first, *pools = stem.pools
+        x = self._first(stem.first, [], [stem.neuron, first], x)
+        for layer, pool in zip(stem.convs, pools, strict=True):
+            assert isinstance(layer, ConvNeuron)
             x = self._conv(layer.conv, [layer.neuron, pool], x)
         x = self._layer(stem.position, x).add_(x)
-        for block in self.model.blocks:
+        for block in model.blocks:
             x = self._block(block, x)
         return x
 
-    def _qkformer(self, x: Tensor) -> Tensor:
-        stem = self.model.stem
+    def _qkformer(self, model: QKFormer, x: Tensor) -> Tensor:
+        stem = model.stem
         x = self._first(stem.first, [stem.pool], [stem.neuron], x)
-        for embedding, stage in zip(self.model.embeddings, self.model.stages, strict=True):
+        for embedding, stage in zip(model.embeddings, model.stages, strict=True):
+            assert isinstance(embedding, Embedding)
+            assert isinstance(stage, nn.ModuleList)
             y = x
             for layer in embedding.convs:
                 assert isinstance(layer, PooledConvNeuron)
@@ -90,7 +97,8 @@ class Streaming(nn.Module):
                 x = self._block(block, x)
         return x
 
-    def _block(self, block: Block, x: Tensor) -> Tensor:
+    def _block(self, block: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(block, Block)
         x = self._attention(block.attention, x).add_(x)
         return self._layer(block.mlp.reduce, self._layer(block.mlp.expand, x)).add_(x)
 
@@ -210,7 +218,7 @@ class _Recurrent(nn.Module):
         return h
 
 
-def _recurrent(model: SpikingBackbone) -> SpikingBackbone:
+def _recurrent(model: Backbone) -> Backbone:
     """The same network over the same weights, with `_Recurrent` dendrites."""
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     copied = copy.deepcopy(model, shared)
