@@ -121,7 +121,7 @@ def make_run_folder(parent: Path, trials: int = 24) -> Path:
     """A run folder as the engine leaves it: run file, study, weights of the finished trials on the front."""
     records, run = synthetic(trials, name="small")
     run_folder = folder.create(run, parent)
-    study = open_study(run, open_storage(folder.storage_address(run_folder, run), alone=True), None)
+    study = open_study(run, open_storage(folder.storage_address(run_folder, run), alone=True))
     for record in records:
         tell(study, study.ask(), record, run.objectives, run.budgets)
     for record in front(records, run):
