@@ -1,6 +1,6 @@
 """Speed of neurons, operator forms, attention blocks and a training step: every ratio of docs/operators.md.
 
-    python benchmarks/operators.py [lif] [forms] [block] [model] [--runs 20] [--device cuda --dtype bfloat16]
+    python benchmarks/operators.py [lif] [forms] [block] [model] [rates] [--runs 20] [--device cuda --dtype bfloat16]
 
 All contestants of a table take turns in one process, on the same tensors, forward and backward. A figure is the
 median over the runs. With ``--clock cpu`` it is processor time, which other work on a shared machine disturbs less;
@@ -22,12 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from lrf_models import build_model
+from lrf_models.attention import SSA
 from lrf_models.backbone import Attention
 from lrf_models.dynamics import Dendrites, fft_convolution, toeplitz_convolution
 from lrf_models.neurons import Neuron, build_neuron
 from spaces import config
 
 Run = Callable[[], Any]
+SCALES = (0.125, 0.25, 0.5, 1.0)
 
 
 class Bench:
@@ -234,9 +236,33 @@ def model(bench: Bench, batch: int) -> None:
     bench.table(f"Training step of Spikformer-4-384, T=4, batch {batch}", runs, "SSA, QK form")
 
 
+def rates(bench: Bench) -> None:
+    """Firing rates before training: of each neuron behind a BN, and of SSA's attention neuron by map and scale."""
+    x = torch.randn(4, 16, 256, 7, 7)
+    print(f"\nFiring rates, T=4, normal currents\n{'':44}{'changing':>12}{'static':>12}")
+    published = build_neuron(config.DHLIF(), 256)
+    nn.init.uniform_(published.get_parameter("branch_logit_bC"), 0, 4)
+    nn.init.uniform_(published.get_parameter("membrane_logit_C"), 0, 4)
+    kinds: tuple[config.Neuron, ...] = (config.IF(), config.LIF(), config.PLIF(), config.ALIF(), config.DHLIF())
+    neurons = {settings.kind: build_neuron(settings, 256) for settings in kinds}
+    with torch.no_grad():
+        for name, neuron in {**neurons, "dh_lif from U(0, 4)": published}.items():
+            print(f"{name:44}{neuron(x).mean():12.5f}{neuron(x[:1].expand_as(x)).mean():12.5f}")
+    print(f"\n{'Attention neuron of SSA: N, head width, rate':44}" + "".join(f"{f's={s}':>10}" for s in SCALES))
+    fire = build_neuron(config.LIF(), 1, 0.5)
+    for tokens, width, rate in ((4, 4, 0.15), (16, 4, 0.15), (16, 8, 0.15), (64, 32, 0.15), (196, 64, 0.15)):
+        side = int(tokens**0.5)
+        q, k, v = ((torch.rand(4, 4, 4 * width, side, side) < rate).float() for _ in range(3))
+        y = SSA(config.SSA(), 4, 1.0, "binary")(q, k, v)
+        shares = "".join(f"{fire(s * y).mean():10.4f}" for s in SCALES)
+        print(f"{f'{tokens}, {width}, {rate}':44}{shares}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", choices=["lif", "forms", "block", "model", []], help="default: all")
+    parser.add_argument(
+        "tables", nargs="*", choices=["lif", "forms", "block", "model", "rates", []], help="default: all"
+    )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8, help="images of the training step")
@@ -253,12 +279,12 @@ def main() -> None:
     )
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{name}; torch {torch.__version__}; {options}\nload of the machine (1, 5, 15 minutes): {load}")
-    bench, tables = Bench(options), options.tables or ["lif", "forms", "block", "model"]
+    bench, tables = Bench(options), options.tables or ["lif", "forms", "block", "model", "rates"]
     for table in tables:
         if table == "model":
             model(bench, options.batch)
         else:
-            {"lif": lif, "forms": forms, "block": block}[table](bench)
+            {"lif": lif, "forms": forms, "block": block, "rates": rates}[table](bench)
 
 
 if __name__ == "__main__":
