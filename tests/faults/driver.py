@@ -1,0 +1,47 @@
+"""A driver process for the tests to kill: works on the toy run in the folder given, until it is finished."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "search_tests"))
+import ray.cloudpickle
+import toys
+
+from search import folder as layout
+from search import runner
+from search.objective import Outcome, Report
+from search.record import Epoch
+from spaces.config import Candidate
+
+ray.cloudpickle.register_pickle_by_value(toys)
+
+
+def slowly(candidate: Candidate, folder: str, report: Report) -> Outcome:
+    """Train with a checkpoint after every epoch, and note every epoch in a log that only grows."""
+    done = Path(folder) / "checkpoint"
+    start = int(done.read_text() or 0) if done.exists() else 0
+    for epoch in range(start + 1, toys.EPOCHS + 1):
+        time.sleep(0.05)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        with open(done.with_name("log"), "a", encoding="utf-8") as log:
+            log.write(f"{epoch}\n")
+        report(Epoch(epoch=epoch, metrics=toys.metrics_of(candidate, epoch), seconds=0.05))
+        layout.write_text(str(done), str(epoch))
+    return Outcome(status="complete", metrics=toys.metrics_of(candidate))
+
+
+def main() -> None:
+    folder, trials = Path(sys.argv[1]), int(sys.argv[2])
+    run = toys.config(trials=trials)
+    search = toys.opened(run, folder, price=toys.price)
+    with runner.connected(run.resources, processors=2):
+        print("working", flush=True)
+        finished = runner.run(search, slowly, folder, run)
+    print("finished" if finished else "interrupted", flush=True)
+
+
+if __name__ == "__main__":
+    main()
