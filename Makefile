@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install front test test-slow lint types clean
+.PHONY: race install front test test-slow lint types clean
 
 install: $(STAMP)
 
@@ -38,3 +38,14 @@ types: install
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+# Replays searches on known answers; what is in benchmarks/race/results is not run again. GP needs minutes a search.
+RACE := $(BIN)/python -m benchmarks.race.race
+race: install
+	$(RACE) run nb201:cifar10 --contestants random --trials 2000
+	$(RACE) run nb201:cifar10 --contestants nsga2 --trials 800
+	$(RACE) run nb201:cifar10 --contestants tpe --trials 300
+	$(RACE) run nb201:cifar10 --contestants priced --trials 100
+	$(RACE) run nb201:cifar10 --contestants gp --trials 100 --seeds 5
+	$(RACE) run zdt1 dtlz2 --contestants random nsga2 tpe "priced, no prices" --trials 60
+	$(RACE) page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,13 +62,11 @@ def table(path: Path, images: int = 359) -> Problem:
 
     def costs(values: Points) -> Points:
         """Every objective as something to be minimised, positive."""
-        columns = [
-            np.maximum(1 - values[:, j], ERROR_FLOOR / images)
-            if METRICS[name].direction == "maximize"
-            else values[:, j]
-            for j, name in enumerate(run.objectives)
-        ]
-        return np.column_stack(columns)
+        minimised = values.copy()
+        for j, name in enumerate(run.objectives):
+            if METRICS[name].direction == "maximize":
+                minimised[:, j] = np.maximum(1 - values[:, j], ERROR_FLOOR / images)
+        return minimised
 
     everything = costs(np.array([curve[-1] for curve in curves.values() if len(curve) == run.epochs]))
     low, high = np.log(everything.min(0)), np.log(everything.max(0))
@@ -89,7 +86,7 @@ def table(path: Path, images: int = 359) -> Problem:
 
     ideal = (np.log(everything[nondominated(everything)]) - low) / (high - low)
     return Problem(
-        name=json.dumps(space.name).strip('"'),
+        name=run.name,
         space=space,
         objectives=run.objectives,
         directions=tuple(METRICS[name].direction for name in run.objectives),

