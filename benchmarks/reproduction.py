@@ -163,8 +163,8 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         cells = []
         for key, scale, digits in (("test", 100, 2), ("validation", 100, 2), ("near", 1, 3), ("entropy", 1, 3)):
             values = [scale * run[key] for run in runs]
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            cells.append(f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}")
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
         yield f"| {row} | {len(runs)} | {' | '.join(cells)} |"
 
 
