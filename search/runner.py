@@ -72,9 +72,8 @@ def connected(resources: Resources, address: str | None = None, processors: floa
     environment = worker_environment(resources)
     os.environ.update(environment)
     import ray
-    from ray._raylet import Config
 
-    Config.initialize("")  # Ray reads its environment when it is imported, which may have been earlier
+    ray._raylet.Config.initialize("")  # Ray reads its environment when it is imported, which may have been earlier
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     try:
         if address is None:
