@@ -80,6 +80,7 @@ class Measurement(Frozen):
     Attributes:
         energy_mj: Energy per image. ``sops``: synaptic operations per image.
         rates: Mean output of each neuron layer, per neuron and time step, by module name.
+        densities: Events per operation that spikes gate, by module name: what `prior.expect` learns from.
         n: Number of images.
         unpriced: Operations that the profile has no price for; they count as nothing.
     """
@@ -89,6 +90,7 @@ class Measurement(Frozen):
     sops: float
     sops_se: float
     rates: dict[str, float]
+    densities: dict[str, float] = {}
     n: int
     profile: str
     convention: Convention
@@ -109,9 +111,9 @@ def measurement(
     """
     events = counter.events()
     traced = trace(counter.model, counter.shape)
-    found = estimate(traced.rows, events, load_profile(profile), convention, policy, timesteps_of(counter.model))
-    energy, energy_se = mean_and_error(found.energy_mj)
-    sops, sops_se = mean_and_error(found.sops)
+    estimated = estimate(traced.rows, events, load_profile(profile), convention, policy, timesteps_of(counter.model))
+    energy, energy_se = mean_and_error(estimated.energy_mj)
+    sops, sops_se = mean_and_error(estimated.sops)
     neurons = [name for name, row in traced.rows.items() if row.facts.kind == "neuron" and name in events]
     return Measurement(
         energy_mj=energy,
@@ -119,11 +121,16 @@ def measurement(
         sops=sops,
         sops_se=sops_se,
         rates={name: events[name].rate.mean().item() for name in neurons},
+        densities={
+            name: found.values.mean().item() / traced.facts[name].gated
+            for name, found in events.items()
+            if traced.facts[name].gated
+        },
         n=counter.images,
         profile=profile,
         convention=convention,
         policy=policy or Policy(),
-        unpriced=found.unpriced,
+        unpriced=estimated.unpriced,
     )
 
 

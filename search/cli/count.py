@@ -201,7 +201,7 @@ def resolve(target: str) -> tuple[Model, Path | None]:
         )
     if not timm.model_entrypoint(target).__module__.startswith("lrf_models"):
         raise ValueError(f"{target} is one of timm's own models, which have no spikes")
-    settings: Model = shell(lambda: timm.create_model(target)).settings
+    settings: Any = shell(lambda: timm.create_model(target)).settings
     return settings, None
 
 

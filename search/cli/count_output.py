@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_format
 import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -171,21 +172,25 @@ def png(models: Sequence[tuple[str, Table]]) -> bytes:
 
 def html(models: Sequence[tuple[str, Table]]) -> str:
     """The same bars as a page that needs no network."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    parts = [(name, groups(rows)) for name, rows in models]
-    quantities = list(next(iter(parts[0][1].values())))
-    titles = [f"{name}: {quantity}" for name, _ in parts for quantity in quantities]
-    figure = make_subplots(len(parts), len(quantities), subplot_titles=titles, shared_yaxes=True)
-    for i, (name, found) in enumerate(parts):
-        labels = list(found)[::-1]
-        for j, quantity in enumerate(quantities):
-            bar = go.Bar(x=[found[label][quantity] for label in labels], y=labels, orientation="h", name=name)
-            figure.add_trace(bar, row=i + 1, col=j + 1)
-    figure.update_layout(height=sum(180 + 22 * len(found) for _, found in parts), showlegend=False)
-    page: str = figure.to_html(include_plotlyjs=True)
-    return page
+    sections = []
+    for name, rows in models:
+        found = groups(rows)
+        top = {q: max(total[q] for total in found.values()) or 1.0 for q in next(iter(found.values()))}
+        head = "".join(f"<th>{escape(quantity)}</th>" for quantity in top)
+        body = "".join(
+            f"<tr><td>{escape(part)}</td>"
+            + "".join(
+                f'<td><i style="width:{160 * total[q] / top[q]:.0f}px"></i>{number(total[q])}</td>' for q in top
+            )
+            + "</tr>"
+            for part, total in found.items()
+        )
+        sections.append(f"<h2>{escape(name)}</h2><table><tr><th></th>{head}</tr>{body}</table>")
+    style = (
+        "body{font:14px system-ui;margin:2em}td,th{padding:2px 12px;text-align:left}"
+        "i{display:inline-block;height:11px;background:#2f6f9f;margin-right:6px}"
+    )
+    return f'<!doctype html><meta charset="utf-8"><title>count</title><style>{style}</style>{"".join(sections)}'
 
 
 def write(path: Path, content: bytes) -> None:

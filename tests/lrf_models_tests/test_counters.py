@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lrf_models import build_model
 from lrf_models.counters import CONVENTIONS, Measurement, counting, load_profile, measure, measurement, price
+from lrf_models.counters.prior import expect
 from lrf_models.layers import Conv2d
 from spaces import config
 from spaces.cost import Cost
@@ -143,3 +144,15 @@ def test_a_profile_with_a_wrong_field_is_refused(tmp_path: object, change: dict[
         yaml.safe_dump({**good, **change, "name": "own"}, file)
     with pytest.raises(ValueError, match=law):
         load_profile(path)
+
+
+def test_an_expectation_from_neighbours() -> None:
+    """A network's own measurement predicts it, but for what its blocks differ by; another's keeps the bounds."""
+    settings, wider = small(config.LRFSSA(dilations=(1,))), small(config.LRFSSA(dilations=(1,)), dim=32)
+    known = measure(fresh(settings), [images(8)])
+    assert expect(settings, [known]).energy_mj == pytest.approx(known.energy_mj, rel=0.2)
+    cost, other = price(wider), expect(wider, [known, known])
+    assert cost.energy_mj_low < other.energy_mj < cost.energy_mj_high
+    assert other.low == other.energy_mj == other.high
+    with pytest.raises(ValueError, match="a measured neighbour or more"):
+        expect(settings, [])
