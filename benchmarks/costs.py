@@ -1,6 +1,6 @@
 """The table of docs/costs.md: what each attention operator costs in each backbone.
 
-    python benchmarks/costs.py [--crops 4] [--pairs 6] [--out docs/costs.md]
+    python benchmarks/costs.py [--crops 2] [--pairs 3] [--out docs/costs.md]
 
 Weights are random: there are no trained ImageNet weights to be had. The statistics of all BNs are those of the
 crops, so that neurons fire; rates are still those of untrained networks, and the table says so.
@@ -9,7 +9,6 @@ crops, so that neurons fire; rates are still those of untrained networks, and th
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from lrf_models.counters.memory import attention_blocks
 from lrf_models.counters.price import traced_model
 from spaces import config
 
-HEAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BACKBONES: dict[str, tuple[Any, str]] = {
     "Spikformer-8-512": (lambda op: config.SpikformerConfig(blocks=(op,) * 8), "kv"),
     "QKFormer HST-10-512": (lambda op: config.QKFormerConfig(blocks=(op,) * 7), "kv"),
@@ -55,7 +54,7 @@ def crops(n: int) -> Tensor:
         top, left = (rng.integers(side - 224 + 1) for side in photo.shape[:2])
         squares.append(photo[top : top + 224, left : left + 224])
     x = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2) / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in HEAD)
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALISATION)
     return (x - mean) / std
 
 
@@ -79,7 +78,7 @@ def row(settings: config.Model, x: Tensor, reference: nn.Module | None, pairs: i
         for image in x.split(1):
             model(image)
     cost = price(settings)
-    block = max(attention_blocks(traced_model(settings.canonical())[1].facts).values(), key=lambda b: sum(b.values()))
+    *_, block = attention_blocks(traced_model(settings.canonical())[1].facts).values()
     result = {
         "parameters": cost.parameters,
         "dense_macs": cost.dense_macs,
@@ -102,11 +101,55 @@ def row(settings: config.Model, x: Tensor, reference: nn.Module | None, pairs: i
     return result, model
 
 
+def page(found: dict[str, Any]) -> str:
+    """The results as a Markdown page."""
+    lines = [
+        "# What each operator costs",
+        "",
+        f"Made by `python benchmarks/costs.py --crops {found['crops']} --pairs {found['pairs']}` on one thread of "
+        f"{found['cpu']}, torch {found['torch']}, seed 0. T is 4, 1 for SDT-V3; one image of 224×224.",
+        "",
+        "**Not trained.** There are no trained ImageNet weights to be had for these operators, so synaptic "
+        f"operations and energies are those of random weights on {found['crops']} crops of two photographs, "
+        "with the statistics of every BN taken from those crops. They show orders of magnitude and that the counters work; they say nothing "
+        "about a trained network, nor which operator fires less after training. Parameters, MACs and bytes hold "
+        "as they are. Words are those of [counters.md](counters.md); ± is the standard error over crops.",
+    ]
+    for backbone, rows in found["rows"].items():
+        lines += ["", f"## {backbone}", "", *_table(rows)]
+    lines += [
+        "",
+        "Block: spike maps + N×N map + recurrent state + rows of the field, of the last attention block. Peak: "
+        "live bytes beyond the weights in a usual pass, all of T at once; streaming peaks are not measured here. "
+        "Latency: median ratio to SSA of the same backbone over interleaved pairs, with its 95 % bootstrap interval; "
+        "with so few pairs, on a computer that does other work, intervals near 1 say nothing.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    energies = [key for key in next(iter(rows.values())) if key.startswith("45nm")]
+    titles = ["operator", "parameters, M", "dense MACs, G", "SOPs, G", *(f"mJ, {e}" for e in energies)]
+    titles += ["state, MB", "block, KiB", "peak, MB", "host latency"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for name, r in rows.items():
+        pairs = [f"{m:.3g} ± {se:.1g}" for m, se in (r[e] for e in energies)]
+        latency = r.get("latency")
+        block = " + ".join(f"{value / 1024:g}" for value in r["block_bytes"].values())
+        cells = [name, f"{r['parameters'] / 1e6:.2f}", f"{r['dense_macs'] / 1e9:.2f}"]
+        cells += [f"{r['sops'][0] / 1e9:.3g} ± {r['sops'][1] / 1e9:.1g}", *pairs]
+        cells += [f"{r['state_bytes'] / 1e6:.1f}", block, f"{r['peak_bytes'] / 1e6:.1f}"]
+        cells += [f"{latency['ratio']:.2f} ({latency['low']:.2f}–{latency['high']:.2f})" if latency else "1"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crops", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=Path("docs/costs.json"))
+    parser.add_argument("--crops", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("docs/costs.md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     x = crops(args.crops)
@@ -119,7 +162,8 @@ def main() -> None:
             reference = reference or model
             rows.setdefault(backbone, {})[name] = found
             print(f"{backbone} {name}: {time.perf_counter() - started:.0f} s", flush=True)
-            args.out.write_text(json.dumps({"crops": args.crops, "cpu": platform.machine(), "rows": rows}, indent=1))
+            about = {"crops": args.crops, "pairs": args.pairs, "cpu": platform.machine(), "torch": torch.__version__}
+            args.out.write_text(page({**about, "rows": rows}), encoding="utf-8")
 
 
 if __name__ == "__main__":
