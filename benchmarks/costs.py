@@ -111,8 +111,9 @@ def page(found: dict[str, Any]) -> str:
         "",
         "**Not trained.** There are no trained ImageNet weights to be had for these operators, so synaptic "
         f"operations and energies are those of random weights on {found['crops']} crops of two photographs, "
-        "with the statistics of every BN taken from those crops. They show orders of magnitude and that the counters work; "
-        "they say nothing about a trained network, nor which operator fires less after training. Parameters, MACs and bytes hold "
+        "with the statistics of every BN taken from those crops. They show orders of magnitude and that the counters "
+        "work; they say nothing about a trained network, nor which operator fires less after training. Parameters, "
+        "MACs and bytes hold "
         "as they are. Words are those of [counters.md](counters.md); ± is the standard error over crops.",
     ]
     for backbone, rows in found["rows"].items():
