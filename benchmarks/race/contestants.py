@@ -103,10 +103,6 @@ def make(name: str, problem: Problem, seed: int) -> Contestant:
     Raises:
         ValueError: There is none of that name.
     """
-    if name in CONTESTANTS:
-        return CONTESTANTS[name](problem, seed)
-    from benchmarks.race.peers import PEERS
-
-    if name not in PEERS:
-        raise ValueError(f"a contestant is one of {sorted(CONTESTANTS | PEERS)}, but got {name!r}")
-    return PEERS[name](problem, seed)
+    if name not in CONTESTANTS:
+        raise ValueError(f"a contestant is one of {sorted(CONTESTANTS)}, but got {name!r}")
+    return CONTESTANTS[name](problem, seed)
