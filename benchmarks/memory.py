@@ -1,6 +1,6 @@
 """Memory of inference: usual pass against streaming, for the table of docs/memory.md.
 
-    python benchmarks/memory.py
+    python -m benchmarks.memory
 
 Live bytes are traced over shapes, which gives the same numbers as a real pass on a CPU (docs/counters.md); no
 seed and no repetition enters.
