@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from results.describe import describe, escaped, show
 from results.front import Z95, half_width
-from results.provenance import facts_of_run, versions
+from results.provenance import facts_of_run
 from search.config import RunConfig
+from search.host import versions
 from search.metrics import METRICS
 from search.record import Record
 
@@ -44,7 +45,7 @@ def card(record: Record, run: RunConfig, name: str, notes: Sequence[str] = ()) -
         lines += ["## Further files", "", *[f"* {note}" for note in notes], ""]
     lines += ["## Made by", ""]
     lines += [f"* {key}: {escaped(text)}" for key, text in facts_of_run(run).items()]
-    lines += [f"* versions: {versions()}", "", "## Train it again", "", "```sh"]
+    lines += [f"* versions of this export: {versions()}", "", "## Train it again", "", "```sh"]
     lines += [f"lrf-search train candidate.yaml --data {run.data}", "```", ""]
     return "\n".join(lines)
 

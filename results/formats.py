@@ -31,10 +31,12 @@ def write_pt2(parcel: Parcel, folder: Path) -> None:
     path = folder / "model.pt2"
     x = parcel.sample(CHECKED)
     with torch.no_grad():
-        deferred = {
-            "prefer_deferred_runtime_asserts_over_guards": True
-        }  # layout guards hold for every batch, unproven
-        program = torch.export.export(parcel.model, (x,), dynamic_shapes=(_any_batch(),), **deferred)
+        program = torch.export.export(
+            parcel.model,
+            (x,),
+            dynamic_shapes=(_any_batch(),),
+            prefer_deferred_runtime_asserts_over_guards=True,  # guards on the layout hold for every batch, unproven
+        )
     torch.export.save(program, path)
     again = torch.export.load(path).module()
     error = _compare(parcel.model, lambda images: again(images), x, "model.pt2")

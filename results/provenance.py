@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from search.config import RunConfig
-from search.record import Record
+import yaml
 
-PACKAGES = ("lrf-search", "torch", "timm", "optuna", "ray", "numpy")
+from search import folder as layout
+from search.config import RunConfig
+from search.host import machine, versions
+from search.record import Record
 
 
 def facts(records: Sequence[Record], run: RunConfig, folder: Path) -> dict[str, str]:
@@ -23,9 +22,15 @@ def facts(records: Sequence[Record], run: RunConfig, folder: Path) -> dict[str, 
         "command": f"lrf-search run {folder / 'run.yaml'}",
         **facts_of_run(run),
         "effort": f"{len(records)} of {run.trials} trials, {epochs} epochs, {seconds / 60:.1f} trial-minutes",
-        "versions": versions(),
-        "report made on": machine(),
+        **_made_with(folder),
     }
+
+
+def _made_with(folder: Path) -> dict[str, str]:
+    """What the run began with; without a note of it, what the report was made with, and it says so."""
+    if (folder / layout.HOST).is_file():
+        return {str(k): str(v) for k, v in yaml.safe_load((folder / layout.HOST).read_text(encoding="utf-8")).items()}
+    return {"versions of this report": versions(), "machine of this report": machine()}
 
 
 def facts_of_run(run: RunConfig) -> dict[str, str]:
@@ -61,24 +66,3 @@ def split(data: str, data_dir: str | None) -> str:
         return load(data, data_dir).split
     except ValueError:
         return "unknown (the data are not on this machine)"
-
-
-def versions() -> str:
-    found = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
-
-
-def machine() -> str:
-    """Processor, cores and system, without the name of the host."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"

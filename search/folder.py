@@ -13,11 +13,13 @@ from pathlib import Path
 import yaml
 
 from search.config import RunConfig, load_run_config
+from search.host import machine, versions
 
 RUN_FILE = "run.yaml"
 JOURNAL = "study.journal"
 LOCK = "lock"
 OWNER = "owner"
+HOST = "host.yaml"
 TRIALS = "trials"
 RAY = "ray"
 
@@ -35,6 +37,8 @@ def create(config: RunConfig, run_dir: Path) -> Path:
     try:
         draft.mkdir(parents=True)
         (draft / OWNER).write_text(uuid.uuid4().hex[:12], encoding="utf-8")
+        host = {"versions": versions(), "machine": machine()}
+        (draft / HOST).write_text(yaml.safe_dump(host), encoding="utf-8")
         write_run_file(draft, config)
         draft.rename(folder)  # a folder with a run file, or none: never half of it
     except OSError as error:

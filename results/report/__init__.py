@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from results.front import finished
+from results.breakdown import breakdown
+from results.front import finished, front
 from results.provenance import facts
 from results.report.payload import embedded, gather
 from results.report.picture import png
@@ -55,7 +56,9 @@ def write_files(folder: Path, records: Sequence[Record], run: RunConfig, refresh
 def page(records: Sequence[Record], run: RunConfig, folder: Path, refresh: float | None = None) -> str:
     """The HTML page as one string."""
     about = facts(records, run, folder)
-    data = gather(records, run, str(folder), about, {}) | {"refresh": refresh}
+    members = [record.candidate for record in front(records, run) if record.candidate]
+    details = {candidate.identity: breakdown(folder, run, candidate) for candidate in members}
+    data = gather(records, run, str(folder), about, details) | {"refresh": refresh}
     here = files("results.report")
     parts = {
         "title": html.escape(run.name),

@@ -81,11 +81,14 @@ function costs(t) {
   const memory = [["weights", weights], ["state", kept], ["attention", attention], ["peak", peak]];
   const most = Math.max(...memory.map((m) => m[1]));
   const parts = [el("h4", {}, "Where its memory goes"), ...memory.map(([name, b]) => bar(name, b / most, bytes(b)))];
-  const layers = DATA.details[t.i];
-  if (layers && layers.length) {
-    parts.push(el("h4", {}, "Where its energy goes"));
-    const all = layers.reduce((sum, [, e]) => sum + e, 0);
-    for (const [name, e] of layers) parts.push(bar(name, e / Math.max(...layers.map((l) => l[1])), `${num((e / all) * 100)} %`));
+  const found = DATA.details[t.i];
+  if (found) {
+    const most = (j) => Math.max(...found.parts.map((part) => part[j])) || 1;
+    const shown = (j, text) => found.parts.filter((p) => p[j]).map((p) => bar(p[0], p[j] / most(j), text(p[j])));
+    parts.push(el("h4", {}, "State and attention, by part"), ...shown(2, bytes));
+    const all = found.parts.reduce((sum, part) => sum + part[1], 0);
+    const energy = (nj) => `${num(nj)} nJ · ${Math.round((nj / all) * 100)} %`;
+    parts.push(el("h4", {}, "Where its energy goes"), ...shown(1, energy), el("p", { class: "note" }, `Energy ${found.source}.`));
   }
   parts.push(el("p", { class: "note" }, `${num(parameters)} parameters, ${num(macs)} dense MACs per image.`));
   return parts;

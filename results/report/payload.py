@@ -26,7 +26,7 @@ def gather(records: Sequence[Record], run: RunConfig, folder: str, provenance: D
 
     Args:
         folder: The run folder as commands should name it.
-        details: Identity → where energy and memory go, layer by layer (results/report/breakdown.py).
+        details: Identity → where energy and memory go, part by part (results/breakdown.py).
     """
     members = front(records, run)
     units = {name: unit(name, [r.metrics[name] for r in finished(records, run)]) for name in run.objectives}
@@ -49,7 +49,7 @@ def gather(records: Sequence[Record], run: RunConfig, folder: str, provenance: D
             for i in analysis.importances(records, run)
         ],
         "provenance": provenance,
-        "details": details,
+        "details": _rounded(details),
     }
 
 

@@ -42,6 +42,7 @@ def logits(made: Parcel, images: int = 50) -> torch.Tensor:
         return made.model(made.sample(images))
 
 
+@pytest.mark.slow
 def test_pt2_gives_equal_logits_for_any_batch(tmp_path: Path) -> None:
     made = parcel(*MIXED)
     out = write(made, tmp_path / "out", ["pt2"])
@@ -51,6 +52,7 @@ def test_pt2_gives_equal_logits_for_any_batch(tmp_path: Path) -> None:
     assert "T = 2 and 1×8×8 pixels are baked in" in (out / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_onnx_runs_in_onnxruntime(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     made = parcel(LRFDyn(dendrites=2, dilations=(1,), scan="bidirectional", taps="past"), SSA(form="qk"))
