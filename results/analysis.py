@@ -135,7 +135,14 @@ def commons(records: Sequence[Record], run: RunConfig, members: Sequence[Record]
         others = Counter(label for label, (member, _) in zip(labels, everyone, strict=True) if not member)
         label = max(mine, key=lambda text: (mine[text] / len(front) - others[text] / len(rest), text))
         found.append(Common(label, mine[label], len(front), others[label], len(rest)))
-    noticed = [common for common in found if common.gain >= 0.15 and common.front * 2 >= common.front_of]
+    texts = {common.text for common in found}
+    noticed = [
+        common
+        for common in found
+        if common.gain >= 0.15
+        and common.front * 2 >= common.front_of
+        and not (common.text.startswith("only ") and f"operators = {common.text[5:]}" in texts)  # says the same
+    ]
     return sorted(noticed, key=lambda common: (-common.gain, common.text))[:limit]
 
 

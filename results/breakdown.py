@@ -69,7 +69,7 @@ def breakdown(folder: Path, run: RunConfig, candidate: Candidate) -> dict[str, A
 
 
 def _part(name: str) -> str:
-    """``blocks.0.mixer.qkv.conv`` → ``blocks 1 mixer``: a block by its halves, anything else as a whole."""
+    """``blocks.0.attention.v.conv`` → ``block 1 attention``: a block by its halves, anything else as a whole."""
     words = name.split(".")
     numbered = len(words) > 2 and words[1].isdigit()
-    return " ".join([words[0], str(int(words[1]) + 1), words[2]]) if numbered else words[0]
+    return " ".join([words[0].removesuffix("s"), str(int(words[1]) + 1), words[2]]) if numbered else words[0]

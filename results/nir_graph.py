@@ -147,7 +147,7 @@ class _Builder:
         threshold = full * np.nextafter(np.float32(settings.threshold), np.float32(-1))
         if settings.kind == "if":
             return self.add(name, self.nir.IF(full, threshold, v_reset=0 * full), source)
-        tau = 1 / float(module.decay_logit.sigmoid()) if isinstance(module, PLIF) else settings.tau
+        tau = 1 / float(module.decay_logit.detach().sigmoid()) if isinstance(module, PLIF) else settings.tau
         node = self.nir.LIF(full * tau, full, 0 * full, threshold, v_reset=0 * full)
         return self.add(name, node, source)
 

@@ -100,7 +100,8 @@ class Panel {
     for (const t of FRONT) clip.append(...this.errors(t));
     parts.push(clip);
     for (const t of FRONT) parts.push(this.dot(t));
-    for (const t of STARTS) if (this.inside(t)) parts.push(this.diamond(t));
+    const taken = [];
+    for (const t of STARTS) if (this.inside(t)) parts.push(this.diamond(t, taken));
     const on = selected();
     if (on && this.inside(on)) parts.push(svg("circle", { cx: this.px(on), cy: this.py(on), r: 10, class: "ring" }));
     this.svg.replaceChildren(...parts);
@@ -140,7 +141,7 @@ class Panel {
       group.append(svg("line", { x1: this.sx(v), x2: this.sx(v), y1: 8, y2: bottom, class: "grid" }), svg("text", { x: this.sx(v), y: bottom + 16, "text-anchor": "middle" }, num(v)));
     }
     for (const v of this.sy.ticks(5)) {
-      group.append(svg("line", { x1: 50, x2: this.width - 10, y1: this.sy(v), y2: this.sy(v), class: "grid" }), svg("text", { x: 44, y: this.sy(v) + 4, "text-anchor": "end" }, num(v)));
+      group.append(svg("line", { x1: 50, x2: this.width - 10, y1: this.sy(v), y2: this.sy(v), class: "grid" }), svg("text", { x: 44, y: this.sy(v) + 4, "text-anchor": "end" }, num(v).replace(",", "")));
     }
     for (const bound of [ox.min, ox.max]) if (bound !== null && bound > this.sx.low && bound < this.sx.high) group.append(svg("line", { x1: this.sx(bound), x2: this.sx(bound), y1: 8, y2: bottom, class: "budget" }));
     for (const bound of [oy.min, oy.max]) if (bound !== null && bound > this.sy.low && bound < this.sy.high) group.append(svg("line", { x1: 50, x2: this.width - 10, y1: this.sy(bound), y2: this.sy(bound), class: "budget" }));
@@ -168,11 +169,14 @@ class Panel {
     return node;
   }
 
-  diamond(t) {
+  diamond(t, taken) { // names that would cover each other are moved up
     const [x, y] = [this.px(t), this.py(t)];
     const mark = svg("path", { d: `M${x} ${y - 9}L${x + 9} ${y}L${x} ${y + 9}L${x - 9} ${y}Z`, class: `start${passes(t) ? "" : " dim"}` });
     const left = x > this.width * 0.6;
-    const name = svg("text", { x: x + (left ? -13 : 13), y: y + 4, "text-anchor": left ? "end" : "start", class: "halo" }, operators(t));
+    let at = y + 4;
+    while (taken.some(([a, b]) => Math.abs(a - x) < 120 && Math.abs(b - at) < 13)) at -= 13;
+    taken.push([x, at]);
+    const name = svg("text", { x: x + (left ? -13 : 13), y: at, "text-anchor": left ? "end" : "start", class: "halo" }, operators(t));
     return svg("g", { "data-trial": t.n }, mark, name);
   }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from results.describe import Unit, unit
 from results.front import finished, front, half_width, keeps_budgets, points
@@ -31,7 +31,10 @@ def png(records: Sequence[Record], run: RunConfig) -> bytes:
     units = {name: unit(name, [r.metrics[name] for r in finished(records, run)]) for name in run.objectives}
     for axis, (y, x) in zip(axes.flat, pairs, strict=False):
         _panel(figure, axis, records, run, x, y, units)
-    axes.flat[0].legend(fontsize=7, frameon=False, loc="lower right")
+    entries = {text: mark for axis in axes.flat for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        entries.values(), entries, fontsize=8, frameon=False, loc="outside lower center", ncols=len(entries)
+    )
     for axis in list(axes.flat)[len(pairs) :]:
         axis.set_visible(False)
     out = io.BytesIO()
@@ -66,7 +69,9 @@ def _panel(
     starts = [record for record in pool if record.origin == "start"]
     if starts:
         spots = (_values(starts, x, units), _values(starts, y, units))
-        axis.scatter(*spots, s=70, facecolors="none", edgecolors=INK, marker="D", lw=1.2, label="start")
+        axis.scatter(
+            *spots, s=70, facecolors="none", edgecolors=INK, marker="D", lw=1.2, label="starting point or baseline"
+        )
     for name, values in ((x, axis.set_xlabel), (y, axis.set_ylabel)):
         title = name.removesuffix("_mj").removesuffix("_kib").replace("_", " ")
         values(f"{title} [{units[name].label}]" if units[name].label else title)
@@ -91,14 +96,18 @@ def _members(
     two = points(members, run)[:, [run.objectives.index(x), run.objectives.index(y)]]
     edge = np.flatnonzero(nondominated(two))
     edge = edge[np.argsort(two[edge, 0], kind="stable")]
-    axis.step(xs[edge], ys[edge], where="post", c=INK, lw=1.2, zorder=2, label="front of these two")
+    axis.step(xs[edge], ys[edge], where="post", c=INK, lw=1.2, zorder=2, label="front of these two objectives")
     third = next((name for name in run.objectives if name not in (x, y)), None)
-    colours = _values(members, third, units) if third else INK
-    dots = axis.scatter(xs, ys, s=44, c=colours, cmap="viridis", edgecolors="white", lw=0.8, zorder=3)
+    colours = _values(members, third, units) if third else None
+    look = {"c": colours, "cmap": "viridis"} if third else {"c": INK}
+    dots = axis.scatter(xs, ys, s=44, **look, edgecolors="white", lw=0.8, zorder=3, label="front, ± 95 %")
     if third:
         bar = figure.colorbar(dots, ax=axis, pad=0.01, aspect=30)
         bar.set_label(f"{third.removesuffix('_mj').removesuffix('_kib')} [{units[third].label}]", fontsize=8)
         bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=8)
+        bar.locator = MaxNLocator(4)
+        bar.update_ticks()
 
 
 def _scales(axis: Any, pool: Sequence[Record], x: str, y: str, units: dict[str, Unit]) -> None:
@@ -108,6 +117,6 @@ def _scales(axis: Any, pool: Sequence[Record], x: str, y: str, units: dict[str, 
         if METRICS[name].direction == "minimize" and len(values) and 0 < values.min() * 5 < values.max():
             set_scale("log")
             line = axis.xaxis if name == x else axis.yaxis
-            line.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            line.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             line.set_major_formatter(lambda value, _: f"{value:g}")
             line.set_minor_formatter(NullFormatter())

@@ -111,6 +111,7 @@ def network(candidate: Candidate, seed: int = 0) -> SpikingBackbone:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 1.0, 3.0)
             torch.nn.init.uniform_(module.bias, 0.0, 1.0)
+            module.momentum = None  # the mean over few batches, whatever the statistics began with
     assert isinstance(model.head, torch.nn.Linear)
     torch.nn.init.normal_(model.head.weight)
     for x, _ in islice(load("digits").train.batches(128, Training(batch_size=128), seed), 2):
