@@ -51,7 +51,7 @@ def digits() -> Space:
                     "threshold": _choice(0.5, 0.75, 1.0),
                 },
                 "blocks": {
-                    "repeat": {"int": [1, 3]},
+                    "repeat": {"int": [1, 2]},
                     "of": {
                         "one_of": [
                             {"kind": "ssa", "form": _choice("kv", "qk")},
@@ -84,8 +84,8 @@ _DEFAULTS: dict[str, Any] = {
     "token": "v",
     "form": "kv",
     "mlp_ratio": 4.0,
-    "lr": 5e-3,
-    "weight_decay": 0.05,
+    "lr": 1e-2,
+    "weight_decay": 0.02,
 }
 
 
