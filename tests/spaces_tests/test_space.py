@@ -150,6 +150,6 @@ def test_starting_points_are_uniform_and_lie_in_the_space() -> None:
     assert set(points) == {"ssa", "lrf_ssa", "lrf_dyn"}
     for kind, candidate in points.items():
         assert {block.kind for block in candidate.model.attention_blocks} == {kind}  # type: ignore[attr-defined]
-        assert candidate.model.timesteps == 4
+        assert candidate.model.timesteps == 2
         values = space.values_of(candidate)
         assert space.build(lambda name, _, values=values: values[name]) == candidate  # type: ignore[misc]
