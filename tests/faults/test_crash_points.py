@@ -114,7 +114,7 @@ def test_a_driver_killed_again_and_again_gets_there(tmp_path: Path, monkeypatch:
     rng = random.Random(0)
     before: set[str] = set()
     for life in range(200):
-        search, _ = session(folder, rng.randrange(1, 25), monkeypatch, torn=life % 2 == 0)
+        search, _ = session(folder, rng.randrange(1, 15), monkeypatch, torn=life % 2 == 0)
         if search is not None:
             break
         if life > 2:
