@@ -18,7 +18,7 @@ from search.config import RunConfig
 def test_a_run_folder_holds_its_run_file(tmp_path: Path) -> None:
     folder = layout.create(toys.config(), tmp_path / "runs")
     assert layout.load(folder) == toys.config()
-    assert sorted(path.name for path in folder.iterdir()) == [layout.OWNER, layout.RUN_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == ["host.yaml", layout.OWNER, layout.RUN_FILE]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["toy"]
 
 

@@ -211,7 +211,7 @@ def test_neighbours_build_or_break_a_law_of_the_space(domain: Domain) -> None:
 
 def test_crossover_inherits_blocks_whole(domain: Domain) -> None:
     rng = random.Random(1)
-    parents = [domain.fill({"model.blocks.count": 3}, rng) or pytest.fail("no point") for _ in range(2)]
+    parents = [domain.fill({"model.blocks.count": 2}, rng) or pytest.fail("no point") for _ in range(2)]
     a, b = parents[0][0], parents[1][0]
     for _ in range(20):
         child = domain.crossed(a, b, rng)
