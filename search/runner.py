@@ -82,7 +82,7 @@ def connected(resources: Resources, address: str | None = None, processors: floa
             ray.init(address=address, runtime_env={"env_vars": environment}, **common)
     except Exception as error:  # Ray raises what it likes, plain Exception included
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"Ray must start or be reached at {address or 'this machine'}, but: {reason}") from None
+        raise ConnectionError(f"Ray must start or be reached at {address or 'this machine'}, but: {reason}") from None
     try:
         yield
     finally:
