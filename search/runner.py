@@ -61,7 +61,8 @@ def connected(resources: Resources, address: str | None = None, processors: floa
     """A Ray session: a private one on this machine, or one of a cluster.
 
     Raises:
-        ValueError: The environment is not safe, or the cluster cannot be reached.
+        ValueError: The environment is not safe, or the address is a client's.
+        ConnectionError: Ray cannot start, or the cluster cannot be reached.
     """
     check_environment()
     if address is not None and address.startswith("ray://"):
