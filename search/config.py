@@ -53,11 +53,15 @@ class Schedule(Frozen):
 
 
 class Resources(Frozen):
-    """What one trial gets. ``concurrent=None`` takes as many trials at once as the cluster holds."""
+    """What one trial gets, on one node, which has all ``labels`` (Ray's) if there are any.
+
+    ``concurrent=None`` takes as many trials at once as the cluster holds.
+    """
 
     cpu: Positive = 1.0
     gpu: Annotated[float, Field(ge=0)] = 0.0
     custom: dict[str, Positive] = {}
+    labels: dict[str, str] = {}
     concurrent: AtLeast1 | None = None
     time_limit_s: Positive | None = None
 
@@ -115,11 +119,11 @@ class RunConfig(Frozen):
         return value
 
 
-def load_run_config(path: Path) -> RunConfig:
-    """Read a run file.
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
 
     Raises:
-        ValueError: It cannot be read, is not YAML, or breaks a law: one sentence with the place and the value.
+        ValueError: It cannot be read, is not YAML, or holds something else.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -129,6 +133,16 @@ def load_run_config(path: Path) -> RunConfig:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path} must hold a mapping, but holds {type(raw).__name__}")
+    return raw
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """Read a run file.
+
+    Raises:
+        ValueError: `load_mapping` refuses it, or it breaks a law: one sentence with the place and the value.
+    """
+    raw = load_mapping(path)
     raw.setdefault("name", path.stem)
     try:
         return RunConfig.model_validate(raw)

@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from search.config import Resources, RunConfig
 from search.engine import Search
 from search.objective import Objective
 
+JOIN_S = 60.0
+"""How long a cluster that is just starting may have no node that holds a trial."""
 RETRIES = 2
 """How often Ray replaces a lost worker before the search hears of it."""
 
@@ -37,16 +40,24 @@ _QUIET = {
 }
 
 
-def check_environment() -> None:
-    """Refuse to start where Ray's token authentication is turned off: its ports run code for whoever reaches them.
+def check(address: str | None) -> None:
+    """Refuse what cannot be safe or cannot work, before anything is written or started.
+
+    Ray's ports run code for whoever reaches them, hence the token. Ray Client (``ray://``) would move Tune's loop,
+    with the searcher in it, into an actor of the cluster, away from the study and the lock of the run folder.
 
     Raises:
-        ValueError: The environment turns it off.
+        ValueError: The environment turns Ray's authentication off, or the address is a client's.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":
         raise ValueError(
             f"RAY_AUTH_MODE=token must hold, or anyone on this network can run code here, but got {mode!r}"
+        )
+    if address is not None and address.startswith("ray://"):
+        raise ValueError(
+            "the driver must run inside the cluster, where its study is, but got the client address "
+            f"{address}; use `ray job submit -- lrf-search … --address auto`, or HOST:PORT on one of its nodes"
         )
 
 
@@ -57,20 +68,27 @@ def worker_environment(resources: Resources) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def connected(resources: Resources, address: str | None = None, processors: float | None = None) -> Iterator[None]:
+def connected(
+    resources: Resources,
+    address: str | None = None,
+    processors: float | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
     """A Ray session: a private one on this machine, or one of a cluster.
 
+    Args:
+        resources: What a trial gets.
+        address: ``auto`` or HOST:PORT of a cluster; None for a private Ray.
+        processors: Of a private Ray; None takes all.
+        runtime_env: Ray's description of what the workers need and do not have (``py_modules``, ``env_vars``).
+
     Raises:
-        ValueError: The environment is not safe, or the address is a client's.
+        ValueError: `check` refuses.
         ConnectionError: Ray cannot start, or the cluster cannot be reached.
     """
-    check_environment()
-    if address is not None and address.startswith("ray://"):
-        raise ValueError(
-            "the driver must run inside the cluster, where its study is, but got a client address; use "
-            f"`ray job submit -- lrf-search run … --address auto` instead of {address}"
-        )
+    check(address)
     environment = worker_environment(resources)
+    runtime = dict(runtime_env or {})
     os.environ.update(environment)
     import ray
 
@@ -78,9 +96,16 @@ def connected(resources: Resources, address: str | None = None, processors: floa
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     try:
         if address is None:
-            _start(num_cpus=processors, include_dashboard=False, object_store_memory=200 * 2**20, **common)
+            _start(
+                num_cpus=processors,
+                include_dashboard=False,
+                object_store_memory=200 * 2**20,
+                runtime_env=runtime,
+                **common,
+            )
         else:
-            ray.init(address=address, runtime_env={"env_vars": environment}, **common)
+            runtime["env_vars"] = {**runtime.get("env_vars", {}), **environment}
+            ray.init(address=address, runtime_env=runtime, **common)
     except Exception as error:  # Ray raises what it likes, plain Exception included
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConnectionError(f"Ray must start or be reached at {address or 'this machine'}, but: {reason}") from None
@@ -104,21 +129,35 @@ def _start(**arguments: Any) -> None:
             ray.shutdown()
 
 
-def capacity(resources: Resources) -> int:
+def capacity(resources: Resources, patience_s: float = 0.0) -> int:
     """How many trials the connected cluster holds at once.
+
+    Args:
+        resources: What a trial gets; all of it on one node.
+        patience_s: How long to wait for a node that holds one.
 
     Raises:
         ValueError: Not even one fits.
     """
     import ray
 
-    available = ray.cluster_resources()
     wanted = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
-    fits = min(int(available.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount > 0)
-    if fits < 1:
-        held = {name: available.get(name, 0.0) for name in wanted}
-        raise ValueError(f"one trial must fit the cluster, but it asks for {wanted} and there is {held}")
-    return fits
+    until = time.monotonic() + patience_s
+    while True:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        fitting = [node["Resources"] for node in nodes if resources.labels.items() <= node["Labels"].items()]
+        fits = sum(
+            min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount > 0)
+            for node in fitting
+        )
+        if fits >= 1:
+            return fits
+        if time.monotonic() > until:
+            break
+        time.sleep(1.0)
+    held = [{name: node["Resources"].get(name, 0.0) for name in wanted} for node in nodes]
+    where = f" on a node labelled {resources.labels}" if resources.labels else ""
+    raise ValueError(f"one trial must fit a node, but it asks for {wanted}{where} and the nodes hold {held}")
 
 
 def trainable(objective: Objective, time_limit_s: float | None) -> Callable[[dict[str, Any]], None]:
@@ -148,10 +187,11 @@ def run(search: Search, objective: Objective, folder: Path, config: RunConfig, *
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     resources = config.resources
-    fits = capacity(resources)
+    fits = capacity(resources, patience_s=JOIN_S if cluster else 0.0)
     # On a cluster that may grow, one trial always waits for resources, which is what makes an autoscaler act.
     concurrent = resources.concurrent or (None if cluster else fits)
-    request: dict[str, float] = {"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom}
+    bundle = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    request = tune.PlacementGroupFactory([bundle], bundle_label_selector=[resources.labels])
     searcher = TuneSearcher(search)
     scratch = folder.absolute() / layout.RAY
     if config.storage_path is None:

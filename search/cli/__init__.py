@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 1
-    except ConnectionError as error:  # the input was right, the cluster was not there
+    except OSError as error:  # the input was right; the cluster was not there, or the disk stayed full
         print(f"lrf-search {args.command}: {error}", file=sys.stderr)
         return 1
     return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from search import folder as layout
-from search.cli.work import add_options, work
+from search.cli.work import add_options, where, work
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,10 +15,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    place = where(args)
     folder = layout.find(args.run)
     config = layout.load(folder)
     if args.trials is not None:
         if args.trials < 1:
             raise ValueError(f"trials >= 1 must hold, but got {args.trials}")
         config = config.model_copy(update={"trials": args.trials})
-    return work(folder, config, args.address)
+    return work(folder, config, place)

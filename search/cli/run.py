@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from search import folder as layout
-from search.cli.work import add_options, work
+from search.cli.work import add_options, where, work
 from search.config import RunConfig, load_run_config
 from search.session import resolve
 
@@ -21,10 +21,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    place = where(args)
     config = prepared(load_run_config(args.config))
     folder = layout.create(config, args.run_dir)
     print(f"run folder {folder}; follow it from elsewhere with `lrf-search status {folder}`", file=sys.stderr)
-    return work(folder, config, args.address)
+    return work(folder, config, place)
 
 
 def prepared(config: RunConfig) -> RunConfig:

@@ -6,7 +6,9 @@ import argparse
 import logging
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from results.describe import describe, show
 from results.export import export
@@ -15,7 +17,7 @@ from results.report import write_report
 from search import folder as layout
 from search import runner
 from search import study as book
-from search.config import RunConfig
+from search.config import RunConfig, load_mapping
 from search.engine import Search
 from search.objective import TrainingObjective, evaluate_test
 from search.record import Record
@@ -28,20 +30,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="a Ray cluster: auto or HOST:PORT (default: this machine)",
     )
+    parser.add_argument(
+        "--runtime-env",
+        type=Path,
+        metavar="FILE",
+        help="YAML with Ray's runtime_env of the workers, such as py_modules: [./search, ./spaces]",
+    )
 
 
-def work(folder: Path, config: RunConfig, address: str | None) -> int:
+@dataclass(frozen=True)
+class Where:
+    """Where the trials run, and what their workers are sent. From the command line only: a run folder that someone
+    hands over must not bring code along."""
+
+    address: str | None
+    runtime_env: dict[str, Any]
+
+
+def where(args: argparse.Namespace) -> Where:
+    """The options of `add_options`, checked before anything is written.
+
+    Raises:
+        ValueError: They cannot work, or the environment is not safe.
+    """
+    runner.check(args.address)
+    return Where(args.address, load_mapping(args.runtime_env) if args.runtime_env is not None else {})
+
+
+def work(folder: Path, config: RunConfig, place: Where) -> int:
     """Search until the run is finished, then evaluate, report and export. Returns the exit code."""
     logging.basicConfig(format="%(message)s")
-    runner.check_environment()
     with layout.locked(folder) as owner:
         progress = Progress(config)
         search = open_search(config, folder, owner, priced_by(config), progress)
         layout.write_run_file(folder, config)
         progress.search = search
         if not search.finished:
-            with runner.connected(config.resources, address):
-                runner.run(search, TrainingObjective(config), folder, config, cluster=address is not None)
+            with runner.connected(config.resources, place.address, runtime_env=place.runtime_env):
+                runner.run(search, TrainingObjective(config), folder, config, cluster=place.address is not None)
         if not search.finished:
             print(f"interrupted; go on with: lrf-search resume {folder}", file=sys.stderr)
             return 1

@@ -18,19 +18,30 @@ from spaces.config import Candidate
 
 ray.cloudpickle.register_pickle_by_value(toys)
 
+EPOCH_S = 0.05
 
-def slowly(candidate: Candidate, folder: str, report: Report) -> Outcome:
-    """Train with a checkpoint after every epoch, and note every epoch in a log that only grows."""
+
+def slowly(candidate: Candidate, folder: str, report: Report, seconds: float = EPOCH_S) -> Outcome:
+    """Train with a checkpoint after every epoch, and note every epoch and its node in a log that only grows."""
     done = Path(folder) / "checkpoint"
     start = int(done.read_text() or 0) if done.exists() else 0
     for epoch in range(start + 1, toys.EPOCHS + 1):
-        time.sleep(0.05)
+        time.sleep(seconds)
         done.parent.mkdir(parents=True, exist_ok=True)
         with open(done.with_name("log"), "a", encoding="utf-8") as log:
-            log.write(f"{epoch}\n")
-        report(Epoch(epoch=epoch, metrics=toys.metrics_of(candidate, epoch), seconds=0.05))
+            log.write(f"{epoch} {ray.get_runtime_context().get_node_id()}\n")
+        report(Epoch(epoch=epoch, metrics=toys.metrics_of(candidate, epoch), seconds=seconds))
         layout.write_text(str(done), str(epoch))
     return Outcome(status="complete", metrics=toys.metrics_of(candidate))
+
+
+def logged(folder: Path) -> dict[str, list[tuple[int, str]]]:
+    """What `slowly` noted of every candidate: epochs and the nodes that trained them."""
+    logs = {path.parent.name: path.read_text(encoding="utf-8") for path in folder.glob("trials/*/log")}
+    return {
+        identity: [(int(epoch), node) for epoch, node in map(str.split, text.splitlines())]
+        for identity, text in logs.items()
+    }
 
 
 def main() -> None:

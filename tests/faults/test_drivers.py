@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,10 +13,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,6 +25,7 @@ import toys
 
 from search import ledger as ledger_module
 from search import study as book
+from search.config import RunConfig
 from search.engine import Search
 from search.objective import Outcome, Report
 from spaces.config import Candidate
@@ -29,9 +33,19 @@ from spaces.config import Candidate
 TRIALS = 24
 
 
+class Server(NamedTuple):
+    """A PostgreSQL server of our own on loopback."""
+
+    url: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+    signal: Callable[[int], None]
+    """Sends a signal to all its processes."""
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A PostgreSQL server of our own on loopback, as an ordinary user: (URL, start, stop)."""
+def server() -> Iterator[Server]:
+    """It runs as an ordinary user, because PostgreSQL refuses to run as root."""
     found = sorted(glob("/usr/lib/postgresql/*/bin/pg_ctl"))
     control = found[-1] if found else shutil.which("pg_ctl")
     if control is None:
@@ -57,15 +71,21 @@ def server() -> Iterator[Any]:
     def stop() -> None:
         do(control, "-D", data, "-m", "immediate", "-w", "stop")
 
+    def send(number: int) -> None:
+        master = (folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0]
+        children = Path(f"/proc/{master}/task/{master}/children").read_text(encoding="utf-8").split()
+        for process in (master, *children):
+            os.kill(int(process), number)
+
     start()
-    yield f"postgresql+pg8000://postgres@127.0.0.1:{port}/postgres", start, stop
+    yield Server(f"postgresql+pg8000://postgres@127.0.0.1:{port}/postgres", start, stop, send)
     stop()
     shutil.rmtree(folder)
 
 
 def storage_of(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     if kind == "postgresql":
-        return str(request.getfixturevalue("server")[0])
+        return str(request.getfixturevalue("server").url)
     if kind == "sqlite":
         return f"sqlite:///{tmp_path}/study.db"
     return f"journal:{tmp_path}/shared.journal"
@@ -169,11 +189,47 @@ def test_a_living_driver_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monke
     assert not second._ledger.retries
 
 
-@pytest.mark.slow
-def test_a_database_that_stops_for_20_s_is_waited_for(tmp_path: Path, server: Any) -> None:
-    url, start, stop = server
-    run = toys.config(name="outage", storage=url, trials=30)
+def work_alone(run: RunConfig, folder: Path, owner: str, log: Path) -> None:
+    """A driver process; notes what it trains in a log that both share."""
 
+    def objective(candidate: Candidate, folder: str, report: Report) -> Outcome:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{candidate.identity} {owner}\n")
+        return toys.learn(candidate, folder, report)
+
+    toys.drive(toys.opened(run, folder, owner=owner, price=toys.price), objective, workers=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["journal", "postgresql"])
+def test_two_driver_processes_share_80_trials(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    space = toys.tree(dims=tuple(range(16, 336, 8)))
+    run = toys.config(name=f"pair-{kind}", storage=storage_of(kind, tmp_path, request), trials=80, space=space)
+    context, log = multiprocessing.get_context("spawn"), tmp_path / "log"
+    owners = ["a" * 12, "b" * 12]
+    drivers = [
+        context.Process(target=work_alone, args=(run, tmp_path / owner / run.name, owner, log)) for owner in owners
+    ]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join(timeout=500)
+    assert [driver.exitcode for driver in drivers] == [0, 0]
+    records = book.records(tmp_path / owners[0] / run.name)
+    over = Counter(r.identity for r in records if r.status in ("complete", "stopped"))
+    trained = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
+    assert Counter(identity for identity, _ in trained) == over == Counter(list(over))
+    assert len(over) == 80
+    share = Counter(owner for _, owner in trained)
+    assert len(share) == 2
+    repeats = sum(r.status == "duplicate" for r in records)
+    print(f"\n{kind}: 80 trials, each once, {sorted(share.values())} by driver; {repeats} repeats answered")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+def test_a_database_that_is_away_for_20_s_is_waited_for(how: str, tmp_path: Path, server: Server) -> None:
+    run = toys.config(name=f"outage-{how}", storage=server.url, trials=30)
     under_way = threading.Event()
     begun: list[str] = []
 
@@ -186,9 +242,14 @@ def test_a_database_that_stops_for_20_s_is_waited_for(tmp_path: Path, server: An
 
     def outage() -> None:
         assert under_way.wait(120)
-        stop()
-        time.sleep(20)
-        start()
+        if how == "stopped":
+            server.stop()
+            time.sleep(20)
+            server.start()
+        else:
+            server.signal(signal.SIGSTOP)
+            time.sleep(20)
+            server.signal(signal.SIGCONT)
 
     interruption = threading.Thread(target=outage)
     interruption.start()

@@ -62,9 +62,18 @@ def test_an_environment_without_authentication_is_refused(
     assert "RAY_AUTH_MODE=token must hold" in capsys.readouterr().err
 
 
-def test_a_client_address_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["resume", str(finished), "--trials", "7", "--address", "ray://head:10001"]) == 2
-    assert "the driver must run inside the cluster" in capsys.readouterr().err
+def test_a_client_address_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "toy.yaml").write_text("trials: 3")
+    command = ["run", str(tmp_path / "toy.yaml"), "--run-dir", str(tmp_path / "runs")]
+    assert main([*command, "--address", "ray://head:10001"]) == 2
+    said = capsys.readouterr().err
+    assert "the driver must run inside the cluster" in said
+    assert "use `ray job submit -- lrf-search … --address auto`, or HOST:PORT" in said
+    assert main([*command, "--runtime-env", str(tmp_path / "gone.yaml")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_resume_of_nothing_and_of_a_changed_run_file(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
