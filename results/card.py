@@ -14,11 +14,22 @@ from search.metrics import METRICS
 from search.record import Record
 
 
-def card(record: Record, run: RunConfig, name: str, notes: Sequence[str] = ()) -> str:
-    """README.md in Hugging Face's layout: accuracy, memory, energy *with the model behind it*, data, reproduction."""
+def card(record: Record, run: RunConfig, name: str, notes: Sequence[str] = (), picked: Record | None = None) -> str:
+    """README.md in Hugging Face's layout: accuracy, memory, energy *with the model behind it*, data, reproduction.
+
+    ``picked`` is the trial that ``record`` is a retraining of.
+    """
     assert record.candidate is not None
     lines = [*_front_matter(record, run), f"# {escaped(describe(record.candidate))}", ""]
     lines += [f"Configuration `{record.identity}` of run {escaped(run.name)}, trial {record.number}.", ""]
+    if picked is not None:
+        before = show("accuracy", picked.metrics["accuracy"], half_width(picked, "accuracy"))
+        lines += [
+            f"**Trained again** by recipe `{run.recipe}` for {run.epochs} epochs. The search had trained this "
+            f"network as `{picked.identity}`, {len(picked.history)} epochs, to a validation accuracy of {before}; "
+            "the numbers below are those of the weights in this folder.",
+            "",
+        ]
     lines += ["| metric | value | what it is |", "|---|---|---|", *_rows(record), ""]
     test = "the test set was read once, after selection" if record.test else "the test set was not read"
     lines += [

@@ -21,7 +21,7 @@ from search.pareto import Points, nondominated
 from search.record import Record
 from search.study import records as read_records
 
-_FREE = {"name", "seed", "storage", "storage_path", "data_dir", "resources"}
+_FREE = {"name", "seed", "storage", "storage_path", "data_dir", "resources", "loggers"}
 
 
 @dataclass(frozen=True)

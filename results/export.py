@@ -11,6 +11,7 @@ trained network back, after ``import lrf_models``.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -35,8 +36,9 @@ from search.config import RunConfig
 from search.data import DataSet, load
 from search.objective import TrainingObjective, evaluate_test
 from search.recipes import load_recipe, training_fields
-from search.record import Record
+from search.record import Epoch, Record
 from search.study import records as read_records
+from search.worker import Task, evaluate
 from spaces.config import Candidate, Training
 
 CONFIG, WEIGHTS, CANDIDATE, CARD = "config.json", "model.safetensors", "candidate.yaml", "README.md"
@@ -47,6 +49,8 @@ class Parcel:
     """What is written into one export folder.
 
     Attributes:
+        run: What the network was trained by: its recipe and epochs are those of a retraining, if there was one.
+        picked: The trial that was trained again, as the search left it.
         notes: Sentences for the model card: what each further file holds, and what is baked into it.
     """
 
@@ -54,6 +58,7 @@ class Parcel:
     run: RunConfig
     model: SpikingBackbone
     data: DataSet
+    picked: Record | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -77,6 +82,8 @@ def export(
     *,
     force: bool = False,
     retrain: bool = False,
+    epochs: int | None = None,
+    heard: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Path:
     """Export the configuration that ``pick`` names (results/front.py) and return its folder.
 
@@ -85,19 +92,23 @@ def export(
         formats: Further formats, of `results.formats.FORMATS`.
         force: Replace an existing folder.
         retrain: Train the pick by the ``final`` recipe first, and export that; its test metrics are measured once.
+        epochs: For so many epochs, not the recipe's; ``heard`` is called after each.
 
     Raises:
         ValueError: Nothing matches, the weights are gone, the folder exists or cannot be written, or a format cannot
             express the network.
     """
     run = layout.load(folder)
-    record = choose(read_records(folder), run, pick)
+    record, picked = choose(read_records(folder), run, pick), None
     if retrain:
-        record, model = retrained(folder, run, record)
+        record, run, picked = *final(run, record, epochs), record
+    target = out or folder / "exports" / record.identity
+    check(target, formats, force=force)  # before minutes of training
+    if picked is not None:
+        record, model = retrained(folder, run, record, heard)
     else:
         model = trained(folder, run, record)
-    parcel = Parcel(record, run, model, load(run.data, run.data_dir))
-    return write(parcel, out or folder / "exports" / record.identity, formats, force=force)
+    return write(Parcel(record, run, model, load(run.data, run.data_dir), picked), target, formats, force=force)
 
 
 def trained(folder: Path, run: RunConfig, record: Record) -> SpikingBackbone:
@@ -112,25 +123,62 @@ def trained(folder: Path, run: RunConfig, record: Record) -> SpikingBackbone:
     return model.eval()
 
 
-def retrained(folder: Path, run: RunConfig, record: Record) -> tuple[Record, SpikingBackbone]:
-    """The same network trained by the ``final`` recipe, in ``retrained/IDENTITY`` of the run folder.
+def final(run: RunConfig, record: Record, epochs: int | None = None) -> tuple[Record, RunConfig]:
+    """A trial and its run with the training replaced by the ``final`` recipe: what `retrained` trains.
+
+    Raises:
+        ValueError: No epoch is left.
+    """
+    assert record.candidate is not None
+    epochs = load_recipe("final")["epochs"] if epochs is None else epochs
+    if epochs < 1:
+        raise ValueError(f"epochs >= 1 must hold, but got {epochs}")
+    run = run.model_copy(update={"recipe": "final", "training": {}, "epochs": epochs})
+    training = Training.model_validate(training_fields(run))
+    candidate = record.candidate.model_copy(update={"training": training})
+    return record.model_copy(update={"candidate": candidate, "identity": candidate.identity}), run
+
+
+def retrained(
+    folder: Path, run: RunConfig, record: Record, heard: Callable[[Epoch], None]
+) -> tuple[Record, SpikingBackbone]:
+    """Train a record of `final` in ``retrained/IDENTITY`` of the run folder, as a trial of a search is trained.
+
+    After an interruption it goes on from its checkpoint; what was finished before is not trained again.
 
     Raises:
         ValueError: The training diverged or ran out of memory.
     """
     assert record.candidate is not None
-    final = run.model_copy(update={"recipe": "final", "training": {}, "epochs": load_recipe("final")["epochs"]})
-    training = Training.model_validate(training_fields(final))
-    candidate = record.candidate.model_copy(update={"training": training})
-    home = str((folder / "retrained" / candidate.identity).absolute())
-    outcome = TrainingObjective(run)(candidate, home, lambda _: True)
+    home = str((folder / "retrained" / record.identity).absolute())
+    task = Task(number=record.number, identity=record.identity, candidate=record.candidate, folder=home)
+
+    def send(epochs: tuple[Epoch, ...]) -> bool:
+        for epoch in epochs:
+            heard(epoch)
+        return True
+
+    result = evaluate(TrainingObjective(run), task, send)
+    outcome = result.outcome
     if outcome.status != "complete":
         raise ValueError(f"the training of {record.identity} by the final recipe failed: {outcome.reason}")
-    values = {"candidate": candidate, "identity": candidate.identity, "metrics": outcome.metrics}
-    values |= {"errors": outcome.errors, "test": evaluate_test(run, candidate, home)}
-    model = build_model(candidate.model)
+    values = {"metrics": outcome.metrics, "errors": outcome.errors, "history": result.history}
+    values |= {"test": evaluate_test(run, record.candidate, home), "violations": {}}
+    model = build_model(record.candidate.model)
     load_weights(home, model)
     return record.model_copy(update=values), model.eval()
+
+
+def check(target: Path, formats: Sequence[str], *, force: bool) -> None:
+    """Refuse what cannot be written, as far as that is known before anything is."""
+    from results.formats import FORMATS  # these import the model's other forms, and optional packages
+
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f"a format is one of {sorted(FORMATS)}, but got {unknown[0]!r}")
+    if target.exists() and not force:
+        raise ValueError(f"{target} exists; --force replaces it")
+    if target.exists() and not (target / CONFIG).is_file():
+        raise ValueError(f"{target} is no export (it has no {CONFIG}), so it is not replaced")
 
 
 def write(parcel: Parcel, target: Path, formats: Sequence[str] = (), *, force: bool = False) -> Path:
@@ -139,12 +187,9 @@ def write(parcel: Parcel, target: Path, formats: Sequence[str] = (), *, force: b
     Raises:
         ValueError: As `export`.
     """
-    from results.formats import FORMATS  # these import the model's other forms, and optional packages
+    from results.formats import FORMATS
 
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ValueError(f"a format is one of {sorted(FORMATS)}, but got {unknown[0]!r}")
-    if target.exists() and not force:
-        raise ValueError(f"{target} exists; --force replaces it")
+    check(target, formats, force=force)
     draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
         draft.mkdir(parents=True)
@@ -152,7 +197,8 @@ def write(parcel: Parcel, target: Path, formats: Sequence[str] = (), *, force: b
         _verify(parcel, draft)
         for name in formats:
             FORMATS[name](parcel, draft)
-        (draft / CARD).write_text(card(parcel.record, parcel.run, target.name, parcel.notes), encoding="utf-8")
+        text = card(parcel.record, parcel.run, target.name, parcel.notes, parcel.picked)
+        (draft / CARD).write_text(text, encoding="utf-8")
         _swap(draft, target)
     except OSError as error:
         raise ValueError(f"cannot write {target}: {error.strerror or error}") from None
@@ -162,17 +208,25 @@ def write(parcel: Parcel, target: Path, formats: Sequence[str] = (), *, force: b
 
 
 def _swap(draft: Path, target: Path) -> None:
-    """Put ``draft`` in the place of ``target``. A kill between the two renames leaves the old folder under a name of
-    its own beside it, whole."""
+    """Put ``draft`` in the place of ``target``, and what was there in the place of ``draft``."""
     if not target.exists():
         draft.rename(target)
-        return
-    if not target.is_dir() or not (target / CONFIG).is_file():
-        raise ValueError(f"{target} is no export (it has no {CONFIG}), so it is not replaced")
-    old = target.parent / f".{target.name}.old.{os.getpid()}"
-    target.rename(old)
-    draft.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    elif not _exchange(draft, target):
+        # A kill between the two leaves the old folder under a name of its own beside its place, whole.
+        old = target.with_name(f".{target.name}.old.{uuid.uuid4().hex[:8]}")
+        target.rename(old)
+        draft.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, renameat2(2) of Linux; False where system or file system cannot."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    return int(rename(here, os.fsencode(one), here, os.fsencode(other), exchange)) == 0
 
 
 def _write_base(parcel: Parcel, draft: Path) -> None:

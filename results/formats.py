@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lrf_models import SpikingBackbone
 from lrf_models.dynamics import Dendrites, causal_convolution, circular_convolution
+from lrf_models.neurons import LIF
 from lrf_models.streaming import Streaming
 from results.export import Parcel, Writer
 from results.nir_graph import write_nir
@@ -107,7 +108,7 @@ def _compare(model: SpikingBackbone, other: Any, x: Tensor, name: str) -> float:
     return error
 
 
-# --- a network whose dynamics are constants ------------------------------------------------------------------
+# --- a network that exporters take in ------------------------------------------------------------------------
 
 
 class _Kernel(nn.Module):
@@ -127,13 +128,30 @@ class _Kernel(nn.Module):
         return y
 
 
+class _Pure(nn.Module):
+    """`LIF` without writes into tensors, each of which costs an exporter several nodes; the same arithmetic."""
+
+    def __init__(self, neuron: LIF) -> None:
+        super().__init__()
+        self.decay, self.threshold = 1 / neuron.settings.tau, neuron.settings.threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, spikes = x[0] * self.decay, []
+        for t, x_t in enumerate(x.unbind()):
+            v = torch.lerp(v, x_t, self.decay) if t > 0 else v
+            spikes.append((v >= self.threshold).to(x.dtype))
+            v = v - v * spikes[-1]
+        return torch.stack(spikes)
+
+
 def fixed(model: SpikingBackbone) -> SpikingBackbone:
-    """A copy whose dendrites are constant kernels."""
+    """A copy whose dendrites are constant kernels and whose neurons write into no tensor."""
     model = copy.deepcopy(model).eval()
+    simpler: dict[type[nn.Module], Any] = {Dendrites: _Kernel, LIF: _Pure}
     for name, module in list(model.named_modules()):
-        if isinstance(module, Dendrites):
+        if type(module) in simpler:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, _Kernel(module))
+            setattr(model.get_submodule(parent), child, simpler[type(module)](module))
     return model
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
 from search import folder as layout
 from search.config import RunConfig
 from search.host import machine, versions
@@ -27,10 +25,15 @@ def facts(records: Sequence[Record], run: RunConfig, folder: Path) -> dict[str, 
 
 
 def _made_with(folder: Path) -> dict[str, str]:
-    """What the run began with; without a note of it, what the report was made with, and it says so."""
-    if (folder / layout.HOST).is_file():
-        return {str(k): str(v) for k, v in yaml.safe_load((folder / layout.HOST).read_text(encoding="utf-8")).items()}
-    return {"versions of this report": versions(), "machine of this report": machine()}
+    """Packages and machine of each session that brought others; without a note, those of the report, and so named."""
+    sessions = layout.sessions(folder)
+    if not sessions:
+        return {"versions of this report": versions(), "machine of this report": machine()}
+    found: dict[str, str] = {}
+    for number, session in enumerate(sessions, 1):
+        for key, text in session.items():
+            found[key if len(sessions) == 1 else f"{key} ({number} of {len(sessions)})"] = str(text)
+    return found
 
 
 def facts_of_run(run: RunConfig) -> dict[str, str]:

@@ -76,6 +76,7 @@ class RunConfig(Frozen):
         budgets: Bounds on metrics; exact ones are checked before training.
         start: Starting candidates: operators, as in `spaces.presets.starting_points`, or parameter values by
             dotted name.
+        loggers: Where else the trials are shown (search/loggers.py).
         storage: Optuna storage: None for the journal file in the run folder, a database URL, or ``journal:PATH``.
         storage_path: Where the folders of trials are, for several nodes: a shared folder or an fsspec address.
     """
@@ -97,6 +98,7 @@ class RunConfig(Frozen):
     profile: str = "45nm-fp32"
     convention: Literal["paper", "event", "extended", "memory"] = "event"
     resources: Resources = Resources()
+    loggers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
     storage: str | None = None
     storage_path: str | None = None
 

@@ -37,14 +37,27 @@ def create(config: RunConfig, run_dir: Path) -> Path:
     try:
         draft.mkdir(parents=True)
         (draft / OWNER).write_text(uuid.uuid4().hex[:12], encoding="utf-8")
-        host = {"versions": versions(), "machine": machine()}
-        (draft / HOST).write_text(yaml.safe_dump(host), encoding="utf-8")
+        note_session(draft)
         write_run_file(draft, config)
         draft.rename(folder)  # a folder with a run file, or none: never half of it
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from None
     return folder
+
+
+def sessions(folder: Path) -> list[dict[str, str]]:
+    """Packages and machines of a run, in the order in which they came; sessions that share them are one."""
+    text = read_text(str(folder / HOST))
+    noted = yaml.safe_load(text) if text else []
+    return noted if isinstance(noted, list) else [noted]
+
+
+def note_session(folder: Path) -> None:
+    """Add this session's packages and machine, if they are new."""
+    here = {"versions": versions(), "machine": machine()}
+    if here not in (before := sessions(folder)):
+        write_text(str(folder / HOST), yaml.safe_dump([*before, here], sort_keys=False))
 
 
 def write_run_file(folder: Path, config: RunConfig) -> None:

@@ -170,11 +170,13 @@ def trainable(objective: Objective, time_limit_s: float | None) -> Callable[[dic
         from search.worker import evaluate
 
         def send(epochs: Any) -> bool:
-            tune.report({EPOCHS: Epochs.dump_json(epochs).decode()})  # ends this thread if the trial is to stop
+            shown = {"timesteps_total": epochs[-1].epoch, **epochs[-1].metrics}  # what loggers show
+            tune.report({**shown, EPOCHS: Epochs.dump_json(epochs).decode()})  # ends this thread to stop the trial
             return True
 
         result = evaluate(objective, task_of(config), send, time_limit_s)
-        tune.report({RESULT: result.model_dump_json(), "done": True})
+        shown = {"timesteps_total": len(result.history), **result.outcome.metrics}
+        tune.report({**shown, RESULT: result.model_dump_json(), "done": True})
 
     return train
 
@@ -183,6 +185,7 @@ def run(search: Search, objective: Objective, folder: Path, config: RunConfig, *
     """Work on a search until it is finished or interrupted; True if it is finished. Needs `connected`."""
     from ray import tune
 
+    from search.loggers import callbacks
     from search.searcher import TuneScheduler, TuneSearcher, TuneTicker
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -212,7 +215,7 @@ def run(search: Search, objective: Objective, folder: Path, config: RunConfig, *
             storage_path=storage,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            callbacks=[TuneTicker(searcher)],
+            callbacks=[TuneTicker(searcher), *callbacks(config, folder)],
             verbose=0,
         ),
     )

@@ -41,7 +41,7 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         if task is None:
             return Searcher.FINISHED if self.search.finished else None
         self._tasks[trial_id] = task.number
-        return {TASK: task.model_dump_json()}
+        return {TASK: task.model_dump_json(), **task.candidate.model_dump(mode="json")}  # loggers show the candidate
 
     def on_epochs(self, trial_id: str, text: str) -> bool:
         """Pass reported epochs on; False if the trial should stop."""

@@ -33,7 +33,8 @@ LOST = "lost: "
 FINGERPRINT, READY, TEST = "fingerprint", "ready", "test:"
 
 # What may differ when a study is opened again: it changes neither what a number means nor what is comparable.
-_FREE = {"name", "sampler", "schedule", "trials", "seed", "start", "resources", "storage", "storage_path", "data_dir"}
+_FREE = {"name", "sampler", "schedule", "trials", "seed", "start", "loggers"}
+_FREE |= {"resources", "storage", "storage_path", "data_dir"}
 
 
 def fingerprint(config: RunConfig) -> dict[str, str]:

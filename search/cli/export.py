@@ -9,6 +9,8 @@ from pathlib import Path
 from results.export import export
 from results.front import pick
 from search import folder as layout
+from search.cli.train import show_epoch
+from search.recipes import load_recipe
 from search.study import records
 
 
@@ -27,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--formats", nargs="+", default=[], metavar="FORMAT", help="further formats: pt2, streaming, onnx, nir"
     )
     parser.add_argument("--retrain", action="store_true", help="train the pick by the final recipe first")
+    parser.add_argument("--epochs", type=int, help="with --retrain: for so many epochs (default: the recipe's)")
     parser.add_argument(
         "--quantize", choices=["int8"], help="also write the weights as 8-bit integers, with their accuracy"
     )
@@ -36,13 +39,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     folder = layout.find(args.run)
     run, found = layout.load(folder), records(folder)
+    if args.epochs is not None and not args.retrain:
+        raise ValueError(f"--epochs needs --retrain, but got --epochs {args.epochs} alone")
+    epochs = args.epochs or load_recipe("final")["epochs"]
+    retraining = {"retrain": args.retrain, "epochs": args.epochs, "heard": lambda epoch: show_epoch(epoch, epochs)}
     # All picks are resolved before anything is written; two that mean the same configuration are one export.
     chosen = {wanted: pick(found, run, wanted).identity for wanted in args.pick}
     formats = [*args.formats, *([args.quantize] if args.quantize else [])]
     made: dict[str, Path] = {}
     for identity in dict.fromkeys(chosen.values()):
         out = args.out / identity if args.out and len(args.pick) > 1 else args.out
-        made[identity] = export(folder, identity, out, formats, force=args.force, retrain=args.retrain)
+        made[identity] = export(folder, identity, out, formats, force=args.force, **retraining)
     if args.format == "json":
         print(json.dumps({wanted: str(made[identity]) for wanted, identity in chosen.items()}, indent=2))
     else:

@@ -30,8 +30,10 @@ def execute(args: argparse.Namespace) -> int:
 
 def prepared(config: RunConfig) -> RunConfig:
     """The run file, complete and checked against its data set, before anything is written."""
+    from search import loggers
     from search.data import load
     from search.recipes import training_fields
 
+    loggers.check(config.loggers)
     data = load(config.data, config.data_dir)
     return resolve(config, data.model_fields(), training_fields(config))

@@ -120,7 +120,11 @@ class Progress:
     def __call__(self, epoch: Epoch) -> bool:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(epoch.model_dump_json() + "\n")
-        loss, accuracy = epoch.metrics["loss"], epoch.metrics["accuracy"]
-        text = f"epoch {epoch.epoch}/{self.epochs}  loss {loss:.4f}  accuracy {accuracy:.2%}  {epoch.seconds:.1f} s"
-        print(text, file=sys.stderr)
+        show_epoch(epoch, self.epochs)
         return True
+
+
+def show_epoch(epoch: Epoch, epochs: int) -> None:
+    loss, accuracy = epoch.metrics["loss"], epoch.metrics["accuracy"]
+    text = f"epoch {epoch.epoch}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.2%}  {epoch.seconds:.1f} s"
+    print(text, file=sys.stderr)

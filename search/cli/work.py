@@ -64,6 +64,7 @@ def work(folder: Path, config: RunConfig, place: Where) -> int:
         progress = Progress(config)
         search = open_search(config, folder, owner, priced_by(config), progress)
         layout.write_run_file(folder, config)
+        layout.note_session(folder)
         progress.search = search
         if not search.finished:
             with runner.connected(config.resources, place.address, runtime_env=place.runtime_env):
