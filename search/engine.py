@@ -43,7 +43,7 @@ class _Live:
     trial: optuna.Trial
     record: Record
     history: dict[int, Epoch] = field(default_factory=dict)
-    stopped: bool = False
+    stopped: str | None = None
 
 
 class Search:
@@ -221,17 +221,17 @@ class Search:
         if live is None:
             return False
         exact = priced_metrics(live.record.cost) if live.record.cost is not None else {}
-        go_on = True
+        reason = None
         for epoch in epochs:
             live.history[epoch.epoch] = epoch
-            go_on = self.halving.report(live.record.identity, epoch.epoch, {**exact, **epoch.metrics})
-        live.stopped = not go_on and live.record.origin != "start"
-        return not live.stopped
+            reason = self.halving.judge(live.record.identity, epoch.epoch, {**exact, **epoch.metrics})
+        live.stopped = reason if live.record.origin != "start" else None
+        return live.stopped is None
 
     def was_stopped(self, number: int) -> bool:
         """Whether `report` asked this running trial to stop."""
         live = self._live.get(number)
-        return live is not None and live.stopped
+        return live is not None and live.stopped is not None
 
     def finish(self, number: int, result: Result | None) -> None:
         """Take what a worker found; None means that it was stopped as `report` had asked."""
@@ -239,7 +239,7 @@ class Search:
         if live is None:
             return
         if result is None:
-            result = self._so_far(live, Outcome(status="stopped"))
+            result = self._so_far(live, Outcome(status="stopped", reason=live.stopped))
         self._close(live, result)
 
     def lost(self, number: int, reason: str) -> None:

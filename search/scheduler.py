@@ -2,7 +2,9 @@
 
 At every rung (grace·reduction^i epochs) a trial is compared with all trials that have been there, on the objectives
 as they stood at that same epoch: the firing rate of a spiking network, hence its energy, rises during training, so
-numbers of different epochs say nothing about each other. Only plain Python here; the Ray adapter is in searcher.py.
+numbers of different epochs say nothing about each other. Between rungs a trial is stopped only if it is hopeless: not
+even the best course that any training has taken from here would bring it to the front (`Outlook`). Only plain Python
+here; the Ray adapter is in searcher.py.
 """
 
 from __future__ import annotations
@@ -49,6 +51,75 @@ def violation(budgets: Mapping[str, Bound], metrics: Mapping[str, float]) -> flo
     return total
 
 
+LESSONS = 9
+"""Complete trainings before a course counts as the best there is: one more beats all of n with chance 1/(n + 1)."""
+
+
+class Outlook:
+    """What a trial can still reach: exact costs as they are, the rest as if it went on as well as any trial did.
+
+    The distance of a measured objective to its optimum (error for accuracy) is multiplied by the smallest factor
+    between this epoch and the end among all complete trials, each objective by itself.
+    """
+
+    def __init__(self, objectives: Sequence[str], budgets: Mapping[str, Bound], epochs: int) -> None:
+        self._objectives = tuple(objectives)
+        self._names = tuple(dict.fromkeys((*objectives, *budgets)))
+        self._budgets = dict(budgets)
+        self._epochs = epochs
+        self._curves: dict[str, dict[int, dict[str, float]]] = {}
+        self._complete: dict[str, dict[str, float]] = {}
+
+    def note(self, identity: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Take note of where a trial stands; after the last epoch it teaches the others."""
+        known = {name: metrics[name] for name in self._names if math.isfinite(metrics.get(name, math.nan))}
+        self._curves.setdefault(identity, {})[epoch] = known
+        if epoch >= self._epochs and len(known) == len(self._names):
+            self._complete[identity] = known
+
+    def best(self, epoch: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
+        """The best imaginable final metrics; None while too little is known."""
+        lessons = [
+            (self._curves[identity][epoch], final)
+            for identity, final in self._complete.items()
+            if len(self._curves[identity].get(epoch, {})) == len(self._names)
+        ]
+        if len(lessons) < LESSONS or any(name not in metrics for name in self._names):
+            return None
+        found = {}
+        for name in self._names:
+            factors = [_distance(name, after[name]) / _distance(name, before[name]) for before, after in lessons]
+            factor = 1.0 if METRICS[name].priced else min(factors)
+            found[name] = _at_distance(name, factor * _distance(name, metrics[name]))
+        return found
+
+    def hopeless(self, epoch: int, metrics: Mapping[str, float]) -> str | None:
+        """Why the trial cannot reach the front any more, in one sentence; None if it can."""
+        best = self.best(epoch, metrics)
+        if best is None:
+            return None
+        text = ", ".join(f"{name} {best[name]:.4g}" for name in self._names)
+        if violation(self._budgets, best) > 0:
+            return f"cannot keep the budgets any more: after {epoch} epochs at best {text}"
+        point = minimised(self._objectives, best)
+        for final in self._complete.values():
+            other = minimised(self._objectives, final)
+            if point is None or other is None or violation(self._budgets, final) > 0:
+                continue
+            if other != point and all(a <= b for a, b in zip(other, point, strict=True)):
+                return f"cannot reach the front any more: after {epoch} epochs at best {text}"
+        return None
+
+
+def _distance(name: str, value: float) -> float:
+    """From the best imaginable value: 1 for a share, 0 for a cost."""
+    return max(1.0 - value if METRICS[name].direction == "maximize" else value, 1e-9)
+
+
+def _at_distance(name: str, distance: float) -> float:
+    return 1.0 - distance if METRICS[name].direction == "maximize" else distance
+
+
 class Halving:
     """The rungs of one run.
 
@@ -67,20 +138,29 @@ class Halving:
         self._budgets = dict(budgets)
         self._reduction = schedule.reduction
         self._rungs: dict[int, dict[str, list[float]]] = {level: {} for level in self.levels}
+        self._judged = range(schedule.grace, epochs if schedule.enabled else 0)
+        self.outlook = Outlook(objectives, budgets, epochs)
 
     def report(self, identity: str, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Note where a trial stands after an epoch; False if it should stop.
+        """Note where a trial stands after an epoch; False if it should stop."""
+        return self.judge(identity, epoch, metrics) is None
 
-        It goes on if it is among the best 1/reduction of those that reached this rung so far. One whose objectives
-        are not all known is not judged.
+    def judge(self, identity: str, epoch: int, metrics: Mapping[str, float]) -> str | None:
+        """Note where a trial stands after an epoch; why it should stop, or None if it goes on.
+
+        It goes on at a rung if it is among the best 1/reduction of those that reached it so far, and elsewhere
+        unless it is hopeless. One whose objectives are not all known is not judged.
         """
-        rung = self._rungs.get(epoch)
+        self.outlook.note(identity, epoch, metrics)
         point = minimised(self._objectives, metrics)
-        if rung is None or point is None:
-            return True
-        rung[identity] = [violation(self._budgets, metrics), *point]
-        place = self._order(np.array(list(rung.values())))[list(rung).index(identity)]
-        return bool(place < math.ceil(len(rung) / self._reduction))
+        if epoch not in self._judged or point is None:
+            return None
+        if (rung := self._rungs.get(epoch)) is not None:
+            rung[identity] = [violation(self._budgets, metrics), *point]
+            place = self._order(np.array(list(rung.values())))[list(rung).index(identity)]
+            if place >= math.ceil(len(rung) / self._reduction):
+                return f"not among the best 1/{self._reduction} after {epoch} epochs"
+        return self.outlook.hopeless(epoch, metrics)
 
     def _order(self, table: np.ndarray) -> np.ndarray:
         """The place of each row [violation, objectives…]: 0 for the best."""
@@ -102,5 +182,4 @@ class Halving:
             if record.status == "duplicate":
                 continue
             for epoch in record.history:
-                if epoch.epoch in self._rungs:
-                    self.report(record.identity, epoch.epoch, {**exact, **epoch.metrics})
+                self.judge(record.identity, epoch.epoch, {**exact, **epoch.metrics})

@@ -201,14 +201,11 @@ class Simulation:
         return False
 
     def _goes_on(self, trial: _Trial) -> bool:
-        if trial.epoch >= len(trial.curve):
-            return False
+        ends = trial.epoch >= len(trial.curve)
         if self.stop is None:
-            return True
-        values = trial.curve[trial.epoch - 1]
-        return self.stop(
-            trial.identity, trial.epoch, dict(zip(self.problem.objectives, values.tolist(), strict=True))
-        )
+            return not ends
+        values = dict(zip(self.problem.objectives, trial.curve[trial.epoch - 1].tolist(), strict=True))
+        return self.stop(trial.identity, trial.epoch, values) and not ends
 
     def _end(self, trial: _Trial) -> None:
         trial.over = True

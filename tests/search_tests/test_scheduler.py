@@ -7,7 +7,7 @@ import pytest
 
 from search.config import Bound, Schedule
 from search.record import Epoch, Record
-from search.scheduler import Halving, minimised, rungs, violation
+from search.scheduler import LESSONS, Halving, minimised, rungs, violation
 
 OBJECTIVES = ("accuracy", "energy_mj")
 
@@ -103,3 +103,58 @@ def test_a_resumed_scheduler_decides_as_the_first_one() -> None:
     )
     news = {f"n{i}": at(*rng.random(2)) for i in range(40)}
     assert [first.report(k, 3, p) for k, p in news.items()] == [second.report(k, 3, p) for k, p in news.items()]
+
+
+# --- what a trial can still reach -----------------------------------------------------------------------------
+
+
+def taught(final: dict[str, float], **budgets: Bound) -> Halving:
+    """Nine trainings whose error halves at least from epoch 4 to the end, and whose energy doubles; no rungs."""
+    scheduler = halving(grace=4, reduction=100, epochs=5, **budgets)
+    for i in range(LESSONS):
+        error = (1 - final["accuracy"]) * (1 + i / 10)
+        scheduler.report(f"c{i}", 4, at(1 - 2 * error, final["energy_mj"] / 2))
+        scheduler.report(f"c{i}", 5, at(1 - error, final["energy_mj"]))
+    scheduler._rungs.clear()
+    return scheduler
+
+
+def test_a_trial_is_hopeless_if_the_best_course_ends_behind_the_front() -> None:
+    scheduler = taught(at(0.9, 1.0))
+    assert scheduler.judge("far", 4, at(0.79, 0.6)) == (
+        "cannot reach the front any more: after 4 epochs at best accuracy 0.895, energy_mj 1.2"
+    )
+    assert scheduler.judge("nearer", 4, at(0.81, 0.6)) is None  # 0.905 if its error halves
+    assert scheduler.judge("cheaper", 4, at(0.1, 0.4)) is None  # 0.8 mJ if its energy doubles
+
+
+def test_nothing_is_hopeless_while_little_is_known() -> None:
+    scheduler = halving(grace=4, reduction=100, epochs=5)
+    for i in range(LESSONS - 1):
+        scheduler.report(f"c{i}", 4, at(0.8, 0.5))
+        scheduler.report(f"c{i}", 5, at(0.9, 1.0))
+    scheduler._rungs.clear()
+    assert scheduler.judge("far", 4, at(0.1, 9.0)) is None
+
+
+def test_a_budget_that_cannot_be_kept_any_more_is_hopeless() -> None:
+    scheduler = taught(at(0.9, 1.0), accuracy=Bound(min=0.85))
+    assert "cannot keep the budgets" in (scheduler.judge("far", 4, at(0.6, 0.01)) or "")
+    assert scheduler.judge("near", 4, at(0.75, 0.01)) is None
+
+
+def test_what_broke_a_budget_makes_nothing_hopeless() -> None:
+    scheduler = taught(at(0.9, 1.0), energy_mj=Bound(max=0.9))
+    assert scheduler.judge("kept", 4, at(0.5, 0.45)) is None
+
+
+def test_a_resumed_outlook_judges_as_the_first_one() -> None:
+    second = halving(grace=4, reduction=100, epochs=5)
+    second.rebuild(
+        Record(
+            number=i, status="complete", identity=f"c{i}",
+            history=tuple(Epoch(epoch=e, metrics=at(*p), seconds=0.0) for e, p in ((4, (0.8, 0.5)), (5, (0.9, 1.0)))),
+        )
+        for i in range(LESSONS)
+    )  # fmt: skip
+    assert "cannot reach" in (second.outlook.hopeless(4, at(0.7, 0.6)) or "")
