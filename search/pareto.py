@@ -47,6 +47,31 @@ def ranks(points: Points) -> npt.NDArray[np.int64]:
     return rank
 
 
+class Fronts:
+    """Points that come one by one, and their `ranks`: adding one costs O(n), ranking all of them O(n²).
+
+    Attributes:
+        points: [n, m], in the order in which they came.
+        ranks: [n].
+    """
+
+    def __init__(self, points: Points) -> None:
+        self.points, self.ranks = points, ranks(points)
+
+    def add(self, point: Points) -> None:
+        """Add a point [m]. A rank is one more than the highest of those that dominate, so few others change."""
+        above = dominates(self.points, point[None])[:, 0]
+        level = int(self.ranks[above].max()) + 1 if above.any() else 0
+        self.points = np.concatenate((self.points, point[None]))
+        self.ranks = np.append(self.ranks, level)
+        moved = np.array([len(self.points) - 1])
+        while len(moved):
+            level_mates = np.flatnonzero(self.ranks == level)
+            pushed = dominates(self.points[moved], self.points[level_mates]).any(0)
+            moved, level = level_mates[pushed], level + 1
+            self.ranks[moved] = level
+
+
 def crowding(points: Points) -> Points:
     """Crowding distance of each row within one front (Deb et al. 2002) [n]; infinite at the ends."""
     n, m = points.shape

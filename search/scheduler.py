@@ -10,13 +10,14 @@ here; the Ray adapter is in searcher.py.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from search.config import Bound, Schedule
 from search.metrics import METRICS, priced_metrics
-from search.pareto import crowding, ranks
+from search.pareto import Fronts, crowding
 from search.record import Record
 
 
@@ -68,28 +69,39 @@ class Outlook:
         self._budgets = dict(budgets)
         self._epochs = epochs
         self._curves: dict[str, dict[int, dict[str, float]]] = {}
-        self._complete: dict[str, dict[str, float]] = {}
+        self._taught: set[str] = set()
+        self._lessons: Counter[int] = Counter()
+        self._factors: dict[int, dict[str, float]] = {}
+        self._front: list[list[float]] = []
 
     def note(self, identity: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """Take note of where a trial stands; after the last epoch it teaches the others."""
         known = {name: metrics[name] for name in self._names if math.isfinite(metrics.get(name, math.nan))}
         self._curves.setdefault(identity, {})[epoch] = known
-        if epoch >= self._epochs and len(known) == len(self._names):
-            self._complete[identity] = known
+        if epoch >= self._epochs and len(known) == len(self._names) and identity not in self._taught:
+            self._taught.add(identity)
+            self._learn(self._curves.pop(identity), known)
+
+    def _learn(self, curve: Mapping[int, Mapping[str, float]], final: Mapping[str, float]) -> None:
+        """The least factor of every epoch, and the front, as one more complete trial leaves them."""
+        for epoch, before in curve.items():
+            if len(before) == len(self._names):
+                self._lessons[epoch] += 1
+                least = self._factors.setdefault(epoch, dict.fromkeys(self._names, math.inf))
+                for name in self._names:
+                    least[name] = min(least[name], _distance(name, final[name]) / _distance(name, before[name]))
+        point = minimised(self._objectives, final)
+        if point is None or violation(self._budgets, final) > 0 or any(_no_worse(p, point) for p in self._front):
+            return
+        self._front = [other for other in self._front if not _no_worse(point, other)] + [point]
 
     def best(self, epoch: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
         """The best imaginable final metrics; None while too little is known."""
-        lessons = [
-            (self._curves[identity][epoch], final)
-            for identity, final in self._complete.items()
-            if len(self._curves[identity].get(epoch, {})) == len(self._names)
-        ]
-        if len(lessons) < LESSONS or any(name not in metrics for name in self._names):
+        if self._lessons[epoch] < LESSONS or any(name not in metrics for name in self._names):
             return None
         found = {}
         for name in self._names:
-            factors = [_distance(name, after[name]) / _distance(name, before[name]) for before, after in lessons]
-            factor = 1.0 if METRICS[name].priced else min(factors)
+            factor = 1.0 if METRICS[name].priced else self._factors[epoch][name]
             found[name] = _at_distance(name, factor * _distance(name, metrics[name]))
         return found
 
@@ -102,13 +114,13 @@ class Outlook:
         if violation(self._budgets, best) > 0:
             return f"cannot keep the budgets any more: after {epoch} epochs at best {text}"
         point = minimised(self._objectives, best)
-        for final in self._complete.values():
-            other = minimised(self._objectives, final)
-            if point is None or other is None or violation(self._budgets, final) > 0:
-                continue
-            if other != point and all(a <= b for a, b in zip(other, point, strict=True)):
-                return f"cannot reach the front any more: after {epoch} epochs at best {text}"
+        if point is not None and any(_no_worse(p, point) for p in self._front if p != point):
+            return f"cannot reach the front any more: after {epoch} epochs at best {text}"
         return None
+
+
+def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True))
 
 
 def _distance(name: str, value: float) -> float:
@@ -118,6 +130,38 @@ def _distance(name: str, value: float) -> float:
 
 def _at_distance(name: str, distance: float) -> float:
     return 1.0 - distance if METRICS[name].direction == "maximize" else distance
+
+
+class _Rung:
+    """Where every trial stood after one epoch."""
+
+    def __init__(self) -> None:
+        self._index: dict[str, int] = {}
+        self._broken = np.empty(0)
+        self._fronts: Fronts | None = None
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def place(self, identity: str, broken: float, point: Sequence[float]) -> int:
+        """Note where a trial stands, and count those before it: less violation, lower rank, more space."""
+        row = np.array(point)
+        if self._fronts is None:
+            self._fronts = Fronts(np.empty((0, len(row))))
+        if (index := self._index.get(identity)) is None:
+            index = self._index[identity] = len(self._index)
+            self._broken = np.append(self._broken, broken)
+            self._fronts.add(row)
+        elif self._broken[index] != broken or (self._fronts.points[index] != row).any():  # trained again
+            self._broken[index] = broken
+            self._fronts.points[index] = row
+            self._fronts = Fronts(self._fronts.points)
+        rank, equal = self._fronts.ranks, self._broken == broken
+        mates = np.flatnonzero(equal & (rank == rank[index]))
+        spread = crowding(self._fronts.points[mates])
+        mine = int(np.searchsorted(mates, index))
+        lonelier = (spread > spread[mine]).sum() + (spread[:mine] == spread[mine]).sum()
+        return int((self._broken < broken).sum() + (equal & (rank < rank[index])).sum() + lonelier)
 
 
 class Halving:
@@ -137,7 +181,7 @@ class Halving:
         self._objectives = tuple(objectives)
         self._budgets = dict(budgets)
         self._reduction = schedule.reduction
-        self._rungs: dict[int, dict[str, list[float]]] = {level: {} for level in self.levels}
+        self._rungs = {level: _Rung() for level in self.levels}
         self._judged = range(schedule.grace, epochs if schedule.enabled else 0)
         self.outlook = Outlook(objectives, budgets, epochs)
 
@@ -156,24 +200,10 @@ class Halving:
         if epoch not in self._judged or point is None:
             return None
         if (rung := self._rungs.get(epoch)) is not None:
-            rung[identity] = [violation(self._budgets, metrics), *point]
-            place = self._order(np.array(list(rung.values())))[list(rung).index(identity)]
+            place = rung.place(identity, violation(self._budgets, metrics), point)
             if place >= math.ceil(len(rung) / self._reduction):
                 return f"not among the best 1/{self._reduction} after {epoch} epochs"
         return self.outlook.hopeless(epoch, metrics)
-
-    def _order(self, table: np.ndarray) -> np.ndarray:
-        """The place of each row [violation, objectives…]: 0 for the best."""
-        levels = np.unique(table[:, 0], return_inverse=True)[1]
-        rank = ranks(table[:, 1:])
-        spread = np.zeros(len(table))
-        for level, front in {(a, b) for a, b in zip(levels.tolist(), rank.tolist(), strict=True)}:
-            same = (levels == level) & (rank == front)
-            spread[same] = crowding(table[same, 1:])
-        order = np.lexsort((-spread, rank, levels))
-        places = np.empty(len(table), dtype=np.int64)
-        places[order] = np.arange(len(table))
-        return places
 
     def rebuild(self, records: Iterable[Record]) -> None:
         """Fill the rungs from the trials of an earlier session."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from search.pareto import crowding, dominates, hypervolume, nondominated, ranks
+from search.pareto import Fronts, crowding, dominates, hypervolume, nondominated, ranks
 
 # A coarse grid, so that ties and duplicates are common.
 points = st.integers(1, 4).flatmap(
@@ -83,3 +83,14 @@ def test_crowding_of_equal_points_is_finite_inside() -> None:
     distance = crowding(np.ones((4, 3)))
     assert not np.isnan(distance).any()
     assert crowding(np.zeros((0, 2))).shape == (0,)
+
+
+def test_points_that_come_one_by_one_are_ranked_as_all_at_once() -> None:
+    rng = np.random.default_rng(0)
+    for columns, values in ((2, 5), (3, 1000), (4, 3)):
+        points = rng.integers(0, values, (120, columns)).astype(float)
+        fronts = Fronts(points[:7])
+        for row in points[7:]:
+            fronts.add(row)
+        np.testing.assert_array_equal(fronts.ranks, ranks(points))
+        np.testing.assert_array_equal(fronts.points, points)
