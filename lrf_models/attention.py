@@ -19,8 +19,11 @@ from spaces import config
 
 
 def to_heads(x_TBCHW: Tensor, heads: int) -> Tensor:
-    """``[T, B, C, H, W] → [T, B, h, N, d]``."""
-    return x_TBCHW.flatten(-2).unflatten(-2, (heads, -1)).transpose(-1, -2)
+    """``[T, B, C, H, W] → [T, B, h, N, d]``.
+
+    C is split where it is the last dimension: so its gradient is channels last too, like the maps in training.
+    """
+    return x_TBCHW.flatten(-2).transpose(-1, -2).unflatten(-1, (heads, -1)).transpose(-2, -3)
 
 
 def to_map(y_TBhNd: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -129,7 +132,7 @@ class LRFDyn(Mixer):
         if self.settings.scan == "column":
             u = u.transpose(-1, -2)
         grid = u.shape[-2:]
-        u_TBGDN = u.flatten(-2).unflatten(-2, (self.dendrites.groups, -1))
+        u_TBGDN = to_heads(u, self.dendrites.groups).transpose(-1, -2)
         h: Tensor = self.dendrites(u_TBGDN)
         if self.backward_dendrites is not None:
             h = h + self.backward_dendrites(u_TBGDN.flip(-1)).flip(-1)

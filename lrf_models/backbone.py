@@ -237,7 +237,8 @@ class SpikingBackbone(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Mean over T and tokens, then the classifier: one linear map commutes with the mean over T."""
-        x = x.mean((0, 3, 4))
+        # A mean's gradient is laid out in the order of the dimensions: C last wherever the map has it last in memory.
+        x = x.movedim(2, -1).mean((0, 2, 3)) if x.stride(2) == 1 else x.mean((0, 3, 4))
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -44,8 +44,9 @@ class Conv2d(nn.Conv2d):
         self.edge = edge
 
     def forward(self, x: Tensor) -> Tensor:
-        lead, x = x.shape[:-3], x.reshape(-1, *x.shape[-3:])
-        return (self._on_cpu(x) if x.device.type == "cpu" else super().forward(x)).unflatten(0, lead)
+        folded = x.flatten(0, -4)
+        y = self._on_cpu(folded) if x.device.type == "cpu" else super().forward(folded)
+        return y.view(*x.shape[:-3], *y.shape[1:])
 
     def _on_cpu(self, x: Tensor) -> Tensor:
         """The same values by whichever of torch's operations is fastest (docs/operators.md)."""
@@ -107,8 +108,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` on ``[..., C, H, W]``, statistics over all leading dimensions."""
 
     def forward(self, x: Tensor) -> Tensor:
-        lead = x.shape[:-3]
-        return super().forward(x.reshape(-1, *x.shape[-3:])).unflatten(0, lead)
+        return super().forward(x.flatten(0, -4)).view(x.shape)
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -118,7 +118,8 @@ class MaxPool2d(nn.MaxPool2d):
         super().__init__(3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
+        y = super().forward(x.flatten(0, -4))
+        return y.view(*x.shape[:-3], *y.shape[1:])
 
 
 class ConvBN(nn.Module):

@@ -19,22 +19,23 @@ from torch import Tensor, nn
 from lrf_models.layers import Edge
 from spaces import config
 
-# --- surrogate gradients: dH(u)/du as a function of u = v − θ -------------------------------------------------
-# A comparison out of place gives bool, and arithmetic that mixes bool and float is several times slower on a CPU;
-# in place it gives 0 and 1 of the tensor's own type.
+# --- surrogate gradients: dH(u)/du times the gradient of the spikes, u = v − θ ---------------------------------
+# They may overwrite u, which keeps the passes over memory few. A comparison out of place gives bool, and arithmetic
+# that mixes bool and float is several times slower on a CPU; in place it gives 0 and 1 of the tensor's own type.
 
 
-def sigmoid_gradient(u: Tensor) -> Tensor:
-    """α σ(αu)(1 − σ(αu)) with α = 4 (Spikformer), which is 1 − tanh²(2u)."""
-    return torch.mul(u, 2.0).tanh_().square_().neg_().add_(1.0)
+def sigmoid_gradient(u: Tensor, grad: Tensor) -> Tensor:
+    """α σ(αu)(1 − σ(αu)) with α = 4 (Spikformer), which is 1 − tanh²(2u), the derivative of tanh at 2u."""
+    tanh = u.mul_(2.0).tanh_()
+    return torch.ops.aten.tanh_backward.grad_input(grad, tanh, grad_input=tanh)
 
 
-def triangle_gradient(u: Tensor) -> Tensor:
+def triangle_gradient(u: Tensor, grad: Tensor) -> Tensor:
     """max(0, 1 − |u|) (PMSN)."""
-    return u.abs().neg_().add_(1.0).clamp_(min=0)
+    return u.abs_().neg_().add_(1.0).clamp_(min=0).mul_(grad)
 
 
-def multi_gaussian_gradient(u: Tensor) -> Tensor:
+def multi_gaussian_gradient(u: Tensor, grad: Tensor) -> Tensor:
     """γ[(1+h)N(u; 0, σ) − h N(u; σ, sσ) − h N(u; −σ, sσ)], h = 0.15, s = 6, σ = γ = 0.5 (Yin et al. 2021)."""
     h, s, sigma, gamma = 0.15, 6.0, 0.5, 0.5
 
@@ -43,15 +44,15 @@ def multi_gaussian_gradient(u: Tensor) -> Tensor:
         return torch.sub(u, mean).square_().mul_(-0.5 / deviation**2).exp_().mul_(scale)
 
     sides = normal(sigma, s * sigma).add_(normal(-sigma, s * sigma))
-    return normal(0, sigma).mul_(1 + h).sub_(sides, alpha=h).mul_(gamma)
+    return normal(0, sigma).mul_(1 + h).sub_(sides, alpha=h).mul_(gamma).mul_(grad)
 
 
-def straight_through_gradient(u: Tensor) -> Tensor:
+def straight_through_gradient(u: Tensor, grad: Tensor) -> Tensor:
     """1 for |u| < 1/2, else 0."""
-    return u.abs().lt_(0.5)
+    return u.abs_().lt_(0.5).mul_(grad)
 
 
-SURROGATES: dict[config.Surrogate, Callable[[Tensor], Tensor]] = {
+SURROGATES: dict[config.Surrogate, Callable[[Tensor, Tensor], Tensor]] = {
     "sigmoid": sigmoid_gradient,
     "triangle": triangle_gradient,
     "multi_gaussian": multi_gaussian_gradient,
@@ -69,7 +70,7 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
-        return grads[0] * SURROGATES[ctx.surrogate](u), None
+        return SURROGATES[ctx.surrogate](u.clone(), grads[0]), None
 
 
 def spike(u: Tensor, surrogate: config.Surrogate) -> Tensor:
@@ -160,12 +161,6 @@ def sfa(x: Tensor, levels: int) -> Tensor:
 # --- fused multi-step LIF --------------------------------------------------------------------------------------
 
 
-def _like_steps(x: Tensor) -> Tensor:
-    """Uninitialised, of the shape of ``x`` [T, ...] and with the memory layout of its steps."""
-    strides = (x[0].numel(), *torch.empty_like(x[0]).stride())
-    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device)
-
-
 class _LIFSequence(torch.autograd.Function):
     """`lif_step` over all T. Autograd over the loop would keep five tensors a step; this keeps one, and its output.
 
@@ -174,13 +169,15 @@ class _LIFSequence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, decay: float, threshold: float, surrogate: config.Surrogate) -> Tensor:
-        charged, spikes = _like_steps(x), _like_steps(x)
-        torch.mul(x[0], decay, out=charged[0])
-        for t in range(len(x)):
-            if t > 0:
-                v = torch.addcmul(charged[t - 1], charged[t - 1], spikes[t - 1], value=-1)
-                torch.lerp(v, x[t], decay, out=charged[t])
-            torch.ge(charged[t], threshold, out=spikes[t])
+        charged, spikes = torch.empty_like(x), torch.empty_like(x)
+        before = None
+        for x_t, v, s in zip(x.unbind(), charged.unbind(), spikes.unbind(), strict=True):
+            if before is None:
+                torch.mul(x_t, decay, out=v)
+            else:
+                torch.lerp(torch.addcmul(before[0], *before, value=-1), x_t, decay, out=v)
+            torch.ge(v, threshold, out=s)
+            before = v, s
         ctx.save_for_backward(charged, spikes)
         ctx.constants = decay, threshold, surrogate
         return spikes
@@ -189,11 +186,12 @@ class _LIFSequence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         charged, spikes = ctx.saved_tensors
         decay, threshold, surrogate = ctx.constants
-        grad = torch.empty_like(charged)
-        for t in reversed(range(len(grad))):
-            torch.mul(SURROGATES[surrogate](charged[t] - threshold), grads[0][t], out=grad[t])
-            if t + 1 < len(grad):  # where there was no reset the membrane carries the gradient on
-                grad[t].add_(grad[t + 1], alpha=1 - decay).addcmul_(grad[t + 1], spikes[t], value=decay - 1)
+        grad = SURROGATES[surrogate](charged - threshold, grads[0])
+        later = None
+        for grad_t, s in zip(reversed(grad.unbind()), reversed(spikes.unbind()), strict=True):
+            if later is not None:  # where there was no reset the membrane carries the gradient on
+                grad_t.add_(later, alpha=1 - decay).addcmul_(later, s, value=decay - 1)
+            later = grad_t
         return grad.mul_(decay), None, None, None
 
 
@@ -201,13 +199,13 @@ def lif_sequence(x: Tensor, decay: float, threshold: float, surrogate: config.Su
     """`lif_step` over the first dimension of ``[T, ...]``, from a zero membrane."""
     if torch.is_grad_enabled() and x.requires_grad:
         return cast(Tensor, _LIFSequence.apply(x, decay, threshold, surrogate))  # type: ignore[no-untyped-call]
-    spikes = _like_steps(x)
+    spikes = torch.empty_like(x)
     v = x[0] * decay
-    for t in range(len(x)):
+    for t, (x_t, s) in enumerate(zip(x.unbind(), spikes.unbind(), strict=True)):
         if t > 0:
-            v.lerp_(x[t], decay)
-        torch.ge(v, threshold, out=spikes[t])
-        v.addcmul_(v, spikes[t], value=-1)
+            v.lerp_(x_t, decay)
+        torch.ge(v, threshold, out=s)
+        v.addcmul_(v, s, value=-1)
     return spikes
 
 

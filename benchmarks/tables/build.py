@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -23,6 +22,8 @@ from typing import Any
 
 from search.config import RunConfig, load_run_config
 from search.metrics import priced_metrics
+from search.objective import TrainingObjective
+from search.record import Epoch
 from spaces.config import Candidate
 from spaces.presets import load_space
 from spaces.space import Space
@@ -48,40 +49,32 @@ def reseeded(candidate: Candidate, seed: int) -> Candidate:
 
 
 def train_one(run: RunConfig, candidate: Candidate) -> dict[str, Any]:
-    """Train a candidate in full; a row of the journal. A training that diverges leaves a shorter history."""
-    from lrf_models.counters import measure, price
-    from search.data import load
-    from search.evaluate import evaluate
-    from search.train import Diverged, train
+    """Train a candidate in full, as a trial of the run does; a row of the journal.
 
-    data = load(run.data, run.data_dir)
-    folder = tempfile.mkdtemp(prefix="table-")
+    A training that diverges leaves a shorter history.
+    """
+    from lrf_models.counters import price
+
     history: list[dict[str, float]] = []
-    started = time.perf_counter()
+    started = time.process_time()
 
-    def note(epoch: Any) -> bool:
+    def note(epoch: Epoch) -> bool:
         history.append({**epoch.metrics, "seconds": epoch.seconds})
         return True
 
-    def validate(model: Any) -> dict[str, float]:
-        images = (x for x, _ in data.validation.batches(256))
-        cost = measure(model, images, run.profile, run.convention)
-        return {**evaluate(model, data.validation).metrics, "energy_mj": cost.energy_mj, "sops": cost.sops}
-
-    try:
-        train(candidate, data, folder, note, validate)
-    except Diverged as error:
-        print(f"{candidate.identity}: {error}", file=sys.stderr)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    cost = price(candidate, run.profile, run.convention)
+    with tempfile.TemporaryDirectory(prefix="table-") as folder:
+        outcome = TrainingObjective(run)(candidate, folder, note)
+    if outcome.status != "complete":
+        print(f"{candidate.identity}: {outcome.reason}", file=sys.stderr)
+    elif history:
+        history[-1] |= outcome.metrics  # the last epoch's energy from all validation images
     return {
         "identity": reseeded(candidate, 0).identity,
         "seed": candidate.training.seed,
         "candidate": candidate.model_dump(mode="json"),
-        "cost": cost.model_dump(mode="json"),
+        "cost": price(candidate, run.profile, run.convention).model_dump(mode="json"),
         "history": history,
-        "seconds": time.perf_counter() - started,
+        "seconds": time.process_time() - started,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ def measurement(
         ValueError: It saw fewer than two images, or the profile lacks what the convention needs.
     """
     events = counter.events()
-    traced = trace(counter.model, counter.shape)
+    traced = _remembered_trace(counter.model, counter.shape)
     estimated = estimate(traced.rows, events, load_profile(profile), convention, policy, timesteps_of(counter.model))
     energy, energy_se = mean_and_error(estimated.energy_mj)
     sops, sops_se = mean_and_error(estimated.sops)
@@ -132,6 +133,18 @@ def measurement(
         policy=policy or Policy(),
         unpriced=estimated.unpriced,
     )
+
+
+_TRACES: WeakKeyDictionary[nn.Module, tuple[str, Trace]] = WeakKeyDictionary()
+
+
+def _remembered_trace(model: nn.Module, shape: tuple[int, ...]) -> Trace:
+    """`trace`, once for a model that is measured after each of its epochs; its description tells if it changed."""
+    description = f"{shape} {model!r}"
+    before = _TRACES.get(model)
+    if before is None or before[0] != description:
+        before = _TRACES[model] = description, trace(model, shape)
+    return before[1]
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
