@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from results.analysis import Frame, frame
 from results.describe import unit
@@ -36,7 +38,10 @@ class Entry:
     @property
     def setting(self) -> str:
         """Equal for runs that differ in their seed only."""
-        return self.run.model_dump_json(exclude=_FREE)
+        content = self.run.model_dump(mode="json", exclude=_FREE)
+        if isinstance(content["space"], dict):  # resolved: the seed of the run is that of its trainings
+            content["space"].get("training", {}).pop("seed", None)
+        return json.dumps(content, sort_keys=True)
 
 
 def read(folders: Sequence[Path]) -> list[Entry]:
@@ -161,5 +166,8 @@ def _panel(axis: Any, entries: Sequence[Entry], first: str, cost: str) -> None:
     axis.set_ylabel(f"{first} [{units[first].label}]")
     if side > 0 and (grid > 0).all() and grid.max() > 5 * grid.min():
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, lw=0.6)

@@ -64,12 +64,10 @@ function num(value) {
   return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, 2 - size), minimumFractionDigits: 0 });
 }
 
-/** An objective with the decimals of three significant digits, so that columns align. */
-function withInterval(t, j) {
-  const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(t.v[j]) || 1)));
-  const text = t.v[j].toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  return t.h[j] ? `${text} ± ${t.h[j].toFixed(digits)}` : text;
-}
+/** The decimals of three significant digits, zeros included, so that columns align. */
+const decimals = (value) => Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value) || 1)));
+const fixed = (value, digits = decimals(value)) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const withInterval = (t, j) => (t.h[j] ? `${fixed(t.v[j])} ± ${fixed(t.h[j], decimals(t.v[j]))}` : fixed(t.v[j]));
 
 const withUnit = (text, unit) => (unit ? `${text} ${unit}` : text);
 

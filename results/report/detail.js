@@ -26,8 +26,8 @@ function folded(title, values) {
 }
 
 function facts(t) {
-  const found = OBJECTIVES.map((o, j) => [withUnit(num(t.v[j]), o.unit), t.h[j] ? `${o.title} ± ${num(t.h[j])}` : o.title]);
-  if (t.t !== undefined) found.push([`${num(t.t)} %`, "test accuracy"]);
+  const found = OBJECTIVES.map((o, j) => [withUnit(fixed(t.v[j]), o.unit), t.h[j] ? `${o.title} ± ${fixed(t.h[j], decimals(t.v[j]))}` : o.title]);
+  if (t.t !== undefined) found.push([`${fixed(t.t)} %`, "test accuracy"]);
   return found.map(([value, name]) => el("div", {}, el("b", {}, value), el("span", {}, name)));
 }
 

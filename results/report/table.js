@@ -4,7 +4,7 @@ const LIMIT = 200; // rows at a time: more is not read, and slow
 
 const COLUMNS = [
   ...OBJECTIVES.map((o, j) => ({ title: withUnit(o.title, o.unit && `[${o.unit}]`), num: true, key: (t) => t.v[j], show: (t) => withInterval(t, j), up: o.up })),
-  ...(TRIALS.some((t) => t.t !== undefined) ? [{ title: "test [%]", num: true, key: (t) => t.t ?? -1, show: (t) => num(t.t), up: true }] : []),
+  ...(TRIALS.some((t) => t.t !== undefined) ? [{ title: "test [%]", num: true, key: (t) => t.t ?? -1, show: (t) => (t.t === undefined ? "–" : fixed(t.t)), up: true }] : []),
   { title: "network", key: (t) => t.d, show: (t) => t.d, wide: true },
   { title: "id", key: (t) => t.i, show: (t) => el("code", {}, t.i) },
 ];
