@@ -19,6 +19,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from search import folder as layout
 from search.config import Bound, RunConfig
@@ -26,6 +27,7 @@ from search.metrics import METRICS, priced_metrics
 from search.record import Record
 from search.storage import open_storage
 from search.worker import Result
+from spaces.space import explain
 
 CLAIM, END, INTENT = "claim", "end", "intent"
 OWNER, IDENTITY, ATTEMPT, ORIGIN = "owner", "identity", "attempt", "origin"
@@ -33,7 +35,7 @@ LOST = "lost: "
 FINGERPRINT, READY, TEST = "fingerprint", "ready", "test:"
 
 # What may differ when a study is opened again: it changes neither what a number means nor what is comparable.
-_FREE = {"name", "sampler", "schedule", "trials", "seed", "start", "loggers"}
+_FREE = {"name", "sampler", "schedule", "trials", "seed", "start", "warm_start", "loggers"}
 _FREE |= {"resources", "storage", "storage_path", "data_dir"}
 
 
@@ -117,10 +119,17 @@ def study_records(study: optuna.Study) -> list[Record]:
 
 
 def record_of(trial: FrozenTrial) -> Record | None:
-    """One trial as a record; None for a suggestion that was given up before it became one."""
+    """One trial as a record; None for a suggestion that was given up before it became one.
+
+    Raises:
+        ValueError: What the study holds is no record.
+    """
     text = trial.user_attrs.get(END) or trial.user_attrs.get(CLAIM)
     if text is not None:
-        record = Record.model_validate_json(text)
+        try:
+            record = Record.model_validate_json(text)
+        except ValidationError as error:
+            raise ValueError(f"the study is damaged: trial {trial.number}: {explain(error)}") from None
         update: dict[str, Any] = {"parameters": dict(trial.params)}
         if trial.state.is_finished() and END not in trial.user_attrs:
             update |= {"status": "failed", "reason": "ended from outside"}

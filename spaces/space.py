@@ -381,6 +381,9 @@ class Space:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.raw) - {"model", "training"}):
             raise ValueError(f"space: unknown key {unknown[0]!r}; known are ['model', 'training']")
+        for key, part in self.raw.items():
+            if not isinstance(part, Mapping):
+                raise ValueError(f"space: {key} must hold a mapping, but holds {type(part).__name__}")
         _size(self._tree)  # parses everything, and checks the repeat counts
 
     @property

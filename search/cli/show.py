@@ -9,6 +9,9 @@ import random
 from spaces.presets import load_space
 from spaces.space import Number
 
+DRAWS = 1000
+"""Uniform draws that estimate how much of a space keeps the laws."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("space", help="a named space, or a YAML file with one")
@@ -18,9 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     space = load_space(args.space)
     rng = random.Random(0)
-    draws = 1000
     kept = 0
-    for _ in range(draws):
+    for _ in range(DRAWS):
         values = space.draw(rng)
         try:
             space.build(lambda name, _, values=values: values[name])  # type: ignore[misc]
@@ -41,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
             "name": space.name,
             "combinations": space.combinations(),
             "continuous": space.continuous(),
-            "share_that_keeps_the_laws": kept / draws,
+            "share_that_keeps_the_laws": kept / DRAWS,
             "parameters": listed,
         }
         print(json.dumps(summary, indent=2))
@@ -58,6 +60,6 @@ def execute(args: argparse.Namespace) -> int:
     infinite = f" × {len(continuous)} continuous ({', '.join(continuous)})" if continuous else ""
     print(f"\n{space.name}: {len(parameters)} parameters, {space.combinations():,} combinations{infinite}")
     print(
-        f"{kept / draws:.1%} of {draws} uniform draws keep the laws across fields (the rest is rejected for nothing)"
+        f"{kept / DRAWS:.1%} of {DRAWS} uniform draws keep the laws across fields (the rest is rejected for nothing)"
     )
     return 0

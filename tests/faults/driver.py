@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from pathlib import Path
@@ -12,16 +13,15 @@ import toys
 
 from search import folder as layout
 from search import runner
+from search.config import RunConfig
 from search.objective import Outcome, Report
 from search.record import Epoch
 from spaces.config import Candidate
 
 ray.cloudpickle.register_pickle_by_value(toys)
 
-EPOCH_S = 0.05
 
-
-def slowly(candidate: Candidate, folder: str, report: Report, seconds: float = EPOCH_S) -> Outcome:
+def slowly(candidate: Candidate, folder: str, report: Report, seconds: float = 0.05) -> Outcome:
     """Train with a checkpoint after every epoch, and note every epoch and its node in a log that only grows."""
     done = Path(folder) / "checkpoint"
     start = int(done.read_text() or 0) if done.exists() else 0
@@ -44,13 +44,18 @@ def logged(folder: Path) -> dict[str, list[tuple[int, str]]]:
     }
 
 
+def config(trials: int) -> RunConfig:
+    """A space of 480 networks."""
+    return toys.config(trials=trials, space=toys.tree(dims=tuple(range(16, 976, 8))))
+
+
 def main() -> None:
-    folder, trials = Path(sys.argv[1]), int(sys.argv[2])
-    run = toys.config(trials=trials)
+    folder, trials, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    run = config(trials)
     search = toys.opened(run, folder, price=toys.price)
     with runner.connected(run.resources, processors=2):
         print("working", flush=True)
-        finished = runner.run(search, slowly, folder, run)
+        finished = runner.run(search, functools.partial(slowly, seconds=seconds), folder, run)
     print("finished" if finished else "interrupted", flush=True)
 
 

@@ -43,14 +43,14 @@ def session(
     writes = 0
     whole = Journal._append
 
-    def append(self: Journal, lines: bytes) -> None:
+    def append(self: Journal, lines: bytes, sync: bool) -> None:
         nonlocal writes
         if writes == kill_at:
             if torn:
                 with open(self.path, "ab") as file:
                     file.write(lines[: random.Random(writes).randrange(1, len(lines))])
             raise Killed
-        whole(self, lines)
+        whole(self, lines, sync)
         writes += 1
 
     with monkeypatch.context() as patch:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search_tests"))
+import driver
 import toys
 
 from search import storage as storage_module
@@ -116,17 +117,17 @@ def test_a_disk_that_stays_full_ends_the_session_and_resume_loses_nothing(
 @pytest.mark.slow
 def test_a_disk_that_is_full_for_20_s_under_ray(small: Path) -> None:
     """Tune's own scratch is on the full disk too."""
-    command = [sys.executable, str(Path(__file__).with_name("driver.py")), str(small / "toy"), str(TRIALS)]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 300
-    while time.monotonic() < until and len(list(small.glob(f"toy/trials/*/{DONE}"))) < 3:
-        time.sleep(0.2)
+    command = [sys.executable, driver.__file__, str(small / "toy"), str(TRIALS), "0.3"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and sum(map(len, driver.logged(small / "toy").values())) < 20:
+        time.sleep(0.1)
     filler = fill(small)
-    before = {path.parent.name for path in small.glob(f"toy/trials/*/{DONE}")}
-    assert 3 <= len(before) < TRIALS
+    before = set(finished(small / "toy"))
+    assert process.poll() is None
+    assert 0 < len(before) < TRIALS
     time.sleep(20)
     filler.unlink()
-    said, complaints = driver.communicate(timeout=300)
+    said, complaints = process.communicate(timeout=300)
     if "finished" not in said:  # Tune itself may give up; the run goes on where it was
         print(f"\nthe session ended: {complaints.strip().splitlines()[-1:]}")
         again = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=300)

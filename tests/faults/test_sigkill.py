@@ -13,15 +13,19 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "search_tests"))
+import driver
+import toys
+
 from search import study as book
 from search.worker import DONE
 
 KILLS = int(os.environ.get("LRF_KILLS", "30"))
-DRIVER = Path(__file__).with_name("driver.py")
+EPOCH_S = 0.3
 
 
 def start(folder: Path, trials: int) -> subprocess.Popen[str]:
-    command = [sys.executable, str(DRIVER), str(folder), str(trials)]
+    command = [sys.executable, driver.__file__, str(folder), str(trials), str(EPOCH_S)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -31,26 +35,29 @@ def over(folder: Path) -> Counter[str]:
 
 @pytest.mark.slow
 def test_the_driver_is_killed_again_and_again(tmp_path: Path) -> None:
-    folder, rng, kills, trials = tmp_path / "toy", random.Random(0), 0, 30
+    """One in five dies while it starts, the others after Ray is up."""
+    folder, rng, kills, trials = tmp_path / "toy", random.Random(0), 0, 60
     before: set[str] = set()
     while kills < KILLS:
-        driver = start(folder, trials)
-        assert driver.stdout is not None
-        if driver.stdout.readline() != "working\n":
-            driver.wait()
+        process = start(folder, trials)
+        assert process.stdout is not None
+        if kills % 5 == 4:
+            time.sleep(rng.uniform(0.0, 15.0))
+        elif process.stdout.readline() == "working\n":
+            time.sleep(rng.uniform(0.0, 10.0))
+        else:
+            process.wait()
             continue  # Ray did not start: a busy machine, and no kill
-        time.sleep(rng.uniform(1.0, 8.0))
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
         kills += 1
         finished = set(over(folder)) | {path.parent.name for path in folder.glob(f"trials/*/{DONE}")}
         assert before <= finished, "a finished trial was lost"
         before = finished
         trials = max(trials, len(before) + 6)  # there is always something left to kill
-        trials = min(trials, 32)
     for _ in range(3):
-        driver = start(folder, trials)
-        said, _ = driver.communicate()
+        process = start(folder, trials)
+        said, _ = process.communicate()
         if "finished" in said:
             break
     found = over(folder)
@@ -59,19 +66,24 @@ def test_the_driver_is_killed_again_and_again(tmp_path: Path) -> None:
     assert before <= set(found)
     records = book.records(folder)
     assert not [r for r in records if r.status in ("running", "waiting")]
-    epochs = [line for path in folder.glob("trials/*/log") for line in path.read_text().split()]
+    metrics = {r.number: r.metrics for r in records if r.status in ("complete", "duplicate")}
+    study = toys.opened(driver.config(trials), folder).study
+    assert study.best_trials
+    for trial in study.best_trials:
+        assert trial.values == [metrics[trial.number][name] for name in toys.config().objectives]
+    epochs = [line for lines in driver.logged(folder).values() for line in lines]
     needed = sum(len(r.history) for r in records if r.status in ("complete", "stopped"))
     print(f"\n{kills} kills, {trials} trials, {needed} epochs needed, {len(epochs) - needed} trained again")
 
 
 @pytest.mark.slow
 def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
-    driver = start(tmp_path / "toy", 30)
-    assert driver.stdout is not None
-    assert driver.stdout.readline() == "working\n"
+    process = start(tmp_path / "toy", 30)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
     time.sleep(6)
-    driver.send_signal(signal.SIGINT)
-    said, _ = driver.communicate(timeout=120)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
     assert "interrupted" in said
     before = over(tmp_path / "toy")
     again = start(tmp_path / "toy", 30)
