@@ -76,6 +76,8 @@ class RunConfig(Frozen):
         budgets: Bounds on metrics; exact ones are checked before training.
         start: Starting candidates: operators, as in `spaces.presets.starting_points`, or parameter values by
             dotted name.
+        warm_start: Candidates of earlier runs as parameter values, tried after the starting points; what
+            ``--warm-start`` writes.
         loggers: Where else the trials are shown (search/loggers.py).
         storage: Optuna storage: None for the journal file in the run folder, a database URL, or ``journal:PATH``.
         storage_path: Where the folders of trials are, for several nodes: a shared folder or an fsspec address.
@@ -94,6 +96,7 @@ class RunConfig(Frozen):
     recipe: str = "search"
     training: dict[str, Any] = {}
     start: tuple[str | dict[str, Any], ...] = ()
+    warm_start: tuple[dict[str, Any], ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     profile: str = "45nm-fp32"
     convention: Literal["paper", "event", "extended", "memory"] = "event"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from search.storage import open_storage
 from spaces.config import Candidate
 from spaces.cost import Cost
 from spaces.presets import load_space, starting_points
-from spaces.space import Parameter, Scalar, Space
+from spaces.space import Parameter, Scalar, Space, candidate_from
 
 
 def resolve(config: RunConfig, model: dict[str, Any], training: dict[str, Any]) -> RunConfig:
@@ -32,6 +33,8 @@ def resolve(config: RunConfig, model: dict[str, Any], training: dict[str, Any]) 
     bound = space.bound(model, training)
     config = config.model_copy(update={"space": {"name": space.name, **bound.raw}})
     make_sampler(config, bound)
+    for values in config.warm_start:
+        _by_values(values, bound)
     if len(starts(config, bound)) > config.trials:
         raise ValueError(
             f"starting points <= trials must hold, but got (start={len(config.start)}, trials={config.trials})"
@@ -75,6 +78,26 @@ def _by_values(start: dict[str, Any], space: Space) -> tuple[dict[str, Any], Can
     return values, space.build(pick)
 
 
+def moved(candidates: Iterable[Candidate], space: Space, model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Parameter values of those candidates of earlier runs that a space contains, each network once.
+
+    They take over what the new data set (``model``) and the new training decide, where the space leaves them no
+    choice; the rest of a candidate must be one that the space can build.
+    """
+    decided = {"model": model.keys(), "training": space.raw["training"].keys()}
+    fixed = {
+        part: {key: space.raw[part][key] for key in keys if not isinstance(space.raw[part][key], Mapping)}
+        for part, keys in decided.items()
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for candidate in candidates:
+        raw = candidate.model_dump(mode="json")
+        with suppress(ValueError):
+            there = candidate_from({part: {**raw[part], **fixed[part]} for part in fixed})
+            found.setdefault(there.identity, dict(space.values_of(there)))
+    return list(found.values())
+
+
 def priced_by(config: RunConfig) -> Price:
     """`lrf_models.counters.price` under the run's profile; remembered, because samplers ask again and again."""
     from lrf_models.counters import price
@@ -108,6 +131,9 @@ def open_search(
     if book.READY not in study.user_attrs:
         for values, candidate in starts(config, space):
             book.enqueue(study, values, candidate.identity, origin="start")
+        for warm in config.warm_start:
+            values, candidate = _by_values(warm, space)
+            book.enqueue(study, values, candidate.identity, origin="warm")
         study.set_user_attr(book.READY, True)
     return Search(
         config,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from results.front import front
 from search import folder as layout
+from search import study as book
 from search.cli.work import add_options, where, work
 from search.config import RunConfig, load_run_config
-from search.session import resolve
+from search.session import moved, resolve
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +21,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-dir", type=Path, default=Path("runs"), help="where run folders are made (default: runs)"
     )
+    parser.add_argument(
+        "--warm-start",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="earlier runs, whose front members are tried early if the space contains them",
+    )
     add_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     place = where(args)
-    config = prepared(load_run_config(args.config))
+    config = warmed(prepared(load_run_config(args.config)), args.warm_start)
     folder = layout.create(config, args.run_dir)
     print(f"run folder {folder}; follow it from elsewhere with `lrf-search status {folder}`", file=sys.stderr)
     return work(folder, config, place)
@@ -37,3 +48,33 @@ def prepared(config: RunConfig) -> RunConfig:
     loggers.check(config.loggers)
     data = load(config.data, config.data_dir)
     return resolve(config, data.model_fields(), training_fields(config))
+
+
+def warmed(config: RunConfig, runs: Sequence[str]) -> RunConfig:
+    """A prepared run file with the fronts of earlier runs as candidates to try early.
+
+    At most a quarter of the trials goes to them, taken evenly along the fronts: what was best elsewhere is a guess.
+
+    Raises:
+        ValueError: One is no run, has no front, or none of its front lies in the space.
+    """
+    if not runs:
+        return config
+    from search.data import load
+    from spaces.presets import load_space
+
+    space, fields = load_space(config.space), load(config.data, config.data_dir).model_fields()
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        folder = layout.find(run)
+        members = front(book.records(folder), layout.load(folder))
+        if not members:
+            raise ValueError(f"--warm-start {run}: it has no finished trial that keeps its budgets")
+        values = moved((record.candidate for record in members if record.candidate), space, fields)
+        if not values:
+            raise ValueError(f"--warm-start {run}: the space of this run contains none of its front ({len(members)})")
+        found += [one for one in values if one not in found]
+    room = max(1, config.trials // 4)
+    if len(found) > room:
+        found = [found[round(i * (len(found) - 1) / max(room - 1, 1))] for i in range(room)]
+    return config.model_copy(update={"warm_start": (*config.warm_start, *found)})

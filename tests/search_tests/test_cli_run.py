@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import toys
+import yaml
 
+from results.front import front
 from search import folder as layout
+from search import study
 from search.cli import main
+from search.cli.run import prepared, warmed
+from search.study import study_records
 
 
 @pytest.fixture
@@ -106,3 +111,43 @@ def test_status_of_a_damaged_study(finished: Path, capsys: pytest.CaptureFixture
     (finished / layout.JOURNAL).write_bytes(b"garbage\n" * 3)
     assert main(["status", str(finished)]) == 2
     assert "is damaged" in capsys.readouterr().err
+
+
+# --- warm start -------------------------------------------------------------------------------------------------
+
+
+def test_fronts_of_earlier_runs_come_first(finished: Path, tmp_path: Path) -> None:
+    """Half of the widths are in the new space; the training is the new one's."""
+    space = toys.tree(dims=(40, 48, 56, 64, 72, 80), img_size=[8, 8])
+    space["training"] = {}
+    fresh = prepared(toys.config(space=space, name="fresh", epochs=5, trials=20, start=["default"]))
+    warm = warmed(fresh, [str(finished)])
+    assert 0 < len(warm.warm_start) <= 5
+    search = toys.opened(warm, tmp_path / "fresh")
+    first = search.next()
+    assert first is not None
+    toys.train(search, first)
+    tasks = [task for task in (search.next() for _ in warm.warm_start) if task is not None]
+    records = {record.number: record for record in study_records(search.study)}
+    assert [records[task.number].origin for task in (first, *tasks)] == ["start"] + ["warm"] * len(tasks)
+    assert {task.candidate.training.epochs for task in tasks} == {5}
+    widths = {r.candidate.model.dim for r in front(study.records(finished), layout.load(finished)) if r.candidate}
+    assert {task.candidate.model.dim for task in tasks} <= widths
+
+
+def test_a_warm_start_that_cannot_help_is_one_sentence(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new.yaml").write_text("space: digits\ntrials: 3")
+    command = ["run", str(tmp_path / "new.yaml"), "--run-dir", str(tmp_path / "runs"), "--warm-start"]
+    assert main([*command, str(tmp_path / "gone")]) == 2
+    assert "is no run folder" in capsys.readouterr().err
+    toys.opened(toys.config(name="empty"), tmp_path / "empty")
+    assert main([*command, str(tmp_path / "empty")]) == 2
+    assert "it has no finished trial" in capsys.readouterr().err
+    (tmp_path / "new.yaml").write_text(yaml.safe_dump({"space": toys.tree(dims=(200, 208)), "trials": 3}))
+    assert main([*command, str(finished)]) == 2
+    said = capsys.readouterr().err
+    assert "the space of this run contains none of its front" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
