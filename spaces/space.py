@@ -64,7 +64,7 @@ class Choice:
 
     def label(self, value: Any) -> Scalar:
         for option, label in zip(self.options, self.labels, strict=True):
-            if option == value or (isinstance(option, list) and list(option) == list(value)):
+            if option == value or (isinstance(value, tuple) and option == list(value)):
                 return label
         raise ValueError(f"must be one of {list(self.options)}, but got {value!r}")
 

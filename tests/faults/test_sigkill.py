@@ -33,9 +33,14 @@ def over(folder: Path) -> Counter[str]:
     return Counter(r.identity for r in book.records(folder) if r.status in ("complete", "stopped"))
 
 
+def trained(folder: Path) -> int:
+    """Epochs so far, those that were trained again included."""
+    return sum(map(len, driver.logged(folder).values()))
+
+
 @pytest.mark.slow
 def test_the_driver_is_killed_again_and_again(tmp_path: Path) -> None:
-    """One in five dies while it starts, the others after Ray is up."""
+    """One in five dies while it starts, the others after so many epochs that nobody knows beforehand."""
     folder, rng, kills, trials = tmp_path / "toy", random.Random(0), 0, 60
     before: set[str] = set()
     while kills < KILLS:
@@ -43,17 +48,20 @@ def test_the_driver_is_killed_again_and_again(tmp_path: Path) -> None:
         assert process.stdout is not None
         if kills % 5 == 4:
             time.sleep(rng.uniform(0.0, 15.0))
-        elif process.stdout.readline() == "working\n":
-            time.sleep(rng.uniform(0.0, 10.0))
         else:
-            process.wait()
-            continue  # Ray did not start: a busy machine, and no kill
+            more = trained(folder) + rng.randrange(40)
+            while process.poll() is None and trained(folder) < more:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.0, EPOCH_S))
+            if process.poll() is not None:
+                continue  # Ray did not start: a busy machine, and no kill
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
         finished = set(over(folder)) | {path.parent.name for path in folder.glob(f"trials/*/{DONE}")}
         assert before <= finished, "a finished trial was lost"
         before = finished
+        print(f"kill {kills}: {len(before)} trials finished, {trained(folder)} epochs", flush=True)
         trials = max(trials, len(before) + 6)  # there is always something left to kill
     for _ in range(3):
         process = start(folder, trials)
@@ -71,9 +79,8 @@ def test_the_driver_is_killed_again_and_again(tmp_path: Path) -> None:
     assert study.best_trials
     for trial in study.best_trials:
         assert trial.values == [metrics[trial.number][name] for name in toys.config().objectives]
-    epochs = [line for lines in driver.logged(folder).values() for line in lines]
     needed = sum(len(r.history) for r in records if r.status in ("complete", "stopped"))
-    print(f"\n{kills} kills, {trials} trials, {needed} epochs needed, {len(epochs) - needed} trained again")
+    print(f"\n{kills} kills, {trials} trials, {needed} epochs needed, {trained(folder) - needed} trained again")
 
 
 @pytest.mark.slow
