@@ -9,6 +9,7 @@ Numbers of equations are those of arXiv 2603.19290.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -169,14 +170,14 @@ def build_mixer(
     scale: float,
     edge: Edge,
     input_edge: Edge,
-    neuron: nn.Module,
+    fire: Callable[[int], nn.Module],
 ) -> Mixer:
     """The mixer of an operator's settings.
 
     Args:
         width: Channels of v (and of Y).
         edge: Kind of q, k and v; ``input_edge`` is the kind of the block's input.
-        neuron: The attention neuron of an operator that fires by itself.
+        fire: Builds the attention neuron for so many channels, for an operator that fires by itself.
     """
     match settings:
         case config.SSA():
@@ -188,7 +189,7 @@ def build_mixer(
         case config.LRFCausalSSA():
             return WithLocalField(CausalSSA(heads, scale, edge), width, settings.dilations, edge)
         case config.TokenQK():
-            return TokenQK(heads, neuron, edge)
+            return TokenQK(heads, fire(heads), edge)
         case config.LRFDyn():
             return LRFDyn(settings, width, heads, grid, input_edge if settings.token == "x" else edge)
     raise ValueError(f"no mixer for {type(settings).__name__}")

@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -66,6 +67,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         spikes = build_neuron(model.neuron, width).edge
+        fire = partial(build_neuron, model.neuron, threshold=model.attention_threshold)
         self.mixer = build_mixer(
             settings,
             width=width,
@@ -74,13 +76,13 @@ class Attention(nn.Module):
             scale=model.scale,
             edge=spikes,
             input_edge=edge,
-            neuron=build_neuron(model.neuron, model.heads, model.attention_threshold),
+            fire=fire,
         )
         self.maps = nn.ModuleDict(
             {name: ConvNeuron(width, width, 1, model.neuron, edge=edge) for name in self.mixer.needs}
         )
         if not self.mixer.fires:
-            self.neuron = build_neuron(model.neuron, width, model.attention_threshold)
+            self.neuron = fire(width)
         self.proj = ConvNeuron(width, width, 1, model.neuron, edge=spikes, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

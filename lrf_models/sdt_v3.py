@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
@@ -109,7 +110,7 @@ class Attention(nn.Module):
             scale=2 * (width / model.heads) ** -0.5 / levels**3,
             edge=spikes,
             input_edge=spikes,
-            neuron=build_neuron(gate, model.heads, model.attention_threshold),
+            fire=partial(build_neuron, gate, threshold=model.attention_threshold),
         )
         widths = {name: mixed if name == "v" else width for name in self.mixer.needs}
         self.maps = nn.ModuleDict({name: ConvBN(width, d, 1, edge=spikes) for name, d in widths.items()})

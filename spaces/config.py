@@ -239,6 +239,18 @@ class _Model(Frozen):
                     f"but got (dilation={block.radius}, map={grid[0]}×{grid[1]})"
                 )
 
+    def _check_branches(self, neuron: Neuron, narrowest: int) -> None:
+        """Token-QK's mask has one channel per head."""
+        if not isinstance(neuron, DHLIF):
+            return
+        masks = any(isinstance(block, TokenQK) for block in self.attention_blocks)
+        width = min(narrowest, self.heads) if masks else narrowest
+        if neuron.branches > width:
+            raise ValueError(
+                "neuron.branches <= width of every layer must hold, "
+                f"but got (branches={neuron.branches}, narrowest layer={width})"
+            )
+
 
 def _resolve_constants(block: Any, tokens: int) -> Any:
     """``tau_max=None`` written out, so that it equals the same number given by hand."""
@@ -281,6 +293,7 @@ class SpikformerConfig(_Model):
     def _laws(self) -> Self:
         self._check_heads(self.dim, self.blocks)
         self._check_field(self.grid, self.blocks)
+        self._check_branches(self.neuron, self.dim // 8)
         return self
 
     def canonical(self) -> Self:
@@ -323,6 +336,7 @@ class QKFormerConfig(_Model):
         for blocks, width, grid in self.stages:
             self._check_heads(width, blocks)
             self._check_field(grid, blocks)
+        self._check_branches(self.neuron, self.dim // 8)
         return self
 
     def canonical(self) -> Self:
@@ -364,6 +378,7 @@ class SDTV3Config(_Model):
         self._check_heads(self.dims[2], self.blocks[: self.split])
         self._check_heads(self.dims[3], self.blocks[self.split :])
         self._check_field(self.grid, self.blocks)
+        self._check_branches(self.neuron, self.dims[0] // 2)
         return self
 
     def canonical(self) -> Self:

@@ -129,6 +129,20 @@ def test_timm_interface(family: str) -> None:
     assert model.get_submodule(model.default_cfg["classifier"]) is model.head
 
 
+@pytest.mark.parametrize("neuron", ["if", "lif", "plif", "alif", "dh_lif", "sfa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_neuron_in_any_family(family: str, neuron: str) -> None:
+    """Attention with one head too, so that no neuron is tied to the number of heads."""
+    blocks = [{"kind": "lrf_dyn", "dilations": [1]}, {"kind": "ssa"}]
+    narrow = {"dims": (8, 16, 16, 24)} if family == "sdt_v3" else {"dim": 32}
+    stages = {"stage1": blocks[:1], "stage2": blocks[:1]} if family == "qkformer" else {}
+    model = small(family, neuron={"kind": neuron}, heads=1, blocks=blocks, timesteps=2, **narrow, **stages).train()
+    model(images(model)).sum().backward()
+    finite = [torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None]
+    assert len(finite) > 10
+    assert all(finite)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_only(family: str) -> None:
     """Maps of the announced channels and reductions, equal to the model's own intermediates."""
@@ -201,6 +215,7 @@ def test_the_lighter_token_is_an_argument() -> None:
         ({"blocks": [{"kind": "lrf_ssa", "dilations": [9]}]}, r"dilation < side .* \(dilation=9, map=8×8\)"),
         ({"blocks": [{"kind": "lrf_dyn", "dendrites": 0}]}, r"dendrites: .* but got 0"),
         ({"blocks": [{"kind": "softmax"}]}, r"blocks\.0: .*softmax"),
+        ({"neuron": {"kind": "dh_lif", "branches": 5}}, r"branches <= width .* \(branches=5, narrowest layer=4\)"),
         ({"drop_path_rate": 0.1}, r"drop_path_rate: Extra inputs are not permitted"),
     ],
 )

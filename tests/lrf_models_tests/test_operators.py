@@ -13,6 +13,9 @@ from lrf_models.dynamics import Dendrites, causal_convolution, circular_convolut
 from lrf_models.layers import Conv2d
 from spaces import config
 
+# isort: split
+import timm  # after lrf_models, which makes torchvision importable
+
 T, B, WIDTH, HEADS, GRID = 2, 3, 8, 2, (4, 6)
 
 OPERATORS = [
@@ -44,7 +47,7 @@ def mixer_of(operator: config.Frozen, dtype: torch.dtype = torch.float64) -> Mix
         scale=0.25,
         edge="binary",
         input_edge="binary",
-        neuron=torch.nn.Identity(),
+        fire=lambda _: torch.nn.Identity(),
     )
     return mixer.to(dtype)
 
@@ -132,7 +135,7 @@ def test_one_undamped_dendrite_is_causal_ssa_with_heads_of_size_one() -> None:
         scale=0.25,
         edge="binary",
         input_edge="binary",
-        neuron=torch.nn.Identity(),
+        fire=lambda _: torch.nn.Identity(),
     )
     q, k, v = spikes(1), spikes(2), spikes(3)
     scale = (1 + mixer.bn.eps) ** 0.5  # a fresh BN in eval mode divides by it
@@ -223,3 +226,23 @@ def test_spikformer_parameter_counts() -> None:
         with torch.device("meta"):
             model = build_model(config.SpikformerConfig(dim=dim, heads=heads, blocks=(config.SSA(),) * depth))
         assert sum(p.numel() for p in model.parameters()) + 10 * dim * depth == official
+
+
+def test_spikformer_parameter_counts_of_the_cifar_form() -> None:
+    """The official count of 4-384 for 100 classes, less 13·d per block: there q, k and v have biases too."""
+    with torch.device("meta"):
+        model = timm.create_model("ssa_spikformer_4_384_cifar")
+    assert sum(p.numel() for p in model.parameters()) + 13 * 384 * 4 == 9_365_524
+
+
+@pytest.mark.parametrize(("operator", "parameters"), [("lrf_ssa", 29_783_592), ("lrf_dyn", 29_783_896)])
+def test_spikformer_8_512_with_a_local_field(operator: str, parameters: int) -> None:
+    """Dilations 1, 3, 5 and their BN on top of SSA; the paper prints the count without a field."""
+    with torch.device("meta"):
+        model = timm.create_model(f"{operator}_spikformer_8_512")
+        plain = timm.create_model("ssa_spikformer_8_512")
+    total, base = (sum(p.numel() for p in m.parameters()) for m in (model, plain))
+    assert total == parameters
+    field = 8 * (3 * 9 * 512 + 2 * 512)
+    dendrites = 8 * (3 * 8 + 2 * 7) if operator == "lrf_dyn" else 0
+    assert total - base == field + dendrites
