@@ -34,7 +34,7 @@ IMAGES = 32  # on which attention is measured
 
 # The paper has τ = 2 and θ = 1, with which a network of this size learns slowly: few neurons fire within T = 2.
 NEURON = {"kind": "lif", "tau": 1.5, "threshold": 0.5}
-BASE = {"dim": 32, "heads": 4, "mlp_ratio": 2.0, "timesteps": 2, "neuron": NEURON}
+BASE = {"dim": 24, "heads": 4, "mlp_ratio": 2.0, "timesteps": 2, "neuron": NEURON}
 # What each data set is trained with: model fields, epochs, images for training and validation (0 takes all).
 SCALES: dict[str, tuple[dict[str, Any], int, int, int]] = {
     "digits": ({**BASE, "pools": 0}, 15, 0, 0),
@@ -69,7 +69,7 @@ MAIN = ("SSA", "causal SSA", "LRF-SSA", "LRF-Dyn")
 
 def candidate(data: DataSet, change: dict[str, Any], seed: int) -> Candidate:
     base, epochs, _, _ = SCALES[data.name]
-    training = {**load_recipe("search"), "epochs": epochs, "seed": seed}
+    training = {**load_recipe("search"), "batch_size": 64, "epochs": epochs, "seed": seed}
     return candidate_from(
         {"model": {"backbone": "spikformer", **data.model_fields(), **base, **change}, "training": training}
     )
