@@ -20,6 +20,7 @@ from search import folder as layout
 from search.cli import main
 from search.data import load
 from search.data.dataset import TensorPart
+from search.record import Record
 from search.study import records
 from spaces.space import candidate_from
 
@@ -63,6 +64,62 @@ def test_the_card_tells_accuracy_energy_and_its_model(run_folder: Path, tmp_path
     assert reported == pytest.approx(record.metrics["accuracy"], abs=1e-6)
     for text in (record.identity, "45nm-fp32", "convention `event`", "test set was not read", "seed 0"):
         assert text in card
+
+
+def test_a_pick_is_trained_again_and_the_graph_of_it_runs(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nir = pytest.importorskip("nir")
+    from results.nir_run import run as run_graph
+
+    picked = next(record for record in records(run_folder) if record.status == "complete" and expressible(record))
+    out = tmp_path / "again"
+    arguments = ["export", str(run_folder), "--pick", picked.identity, "--out", str(out), "--formats", "nir"]
+    assert main([*arguments, "--retrain", "--epochs", "2"]) == 0
+    told = [line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
+    assert told == ["1/2", "2/2"]
+    candidate = candidate_from(yaml.safe_load((out / "candidate.yaml").read_text(encoding="utf-8")))
+    assert candidate.model == picked.candidate.model  # type: ignore[union-attr]
+    assert (candidate.training.epochs, candidate.training.label_smoothing) == (2, 0.05)
+    assert candidate.identity != picked.identity
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "**Trained again** by recipe `final` for 2 epochs." in card
+    assert f"The search had trained this network as `{picked.identity}`" in card
+    assert "* recipe: final, at most 2 epochs" in card
+
+    model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    with torch.no_grad():
+        expected = model(images(64))
+    assert torch.allclose(run_graph(nir.read(out / "model.nir", type_check=False), images(64)), expected, atol=1e-4)
+    assert expected.std() > 0.1  # it learned something to compare
+
+    def train(*_: object) -> None:
+        raise AssertionError("what was trained once is not trained again")
+
+    monkeypatch.setattr(exporting.TrainingObjective, "__call__", train)
+    assert main([*arguments, "--retrain", "--epochs", "2", "--force"]) == 0
+    assert (out / "README.md").read_text(encoding="utf-8") == card
+
+
+def expressible(record: Record) -> bool:
+    """Whether every block is one that NIR can say."""
+    assert record.candidate is not None
+    return all(getattr(block, "token", "") == "v" for block in record.candidate.model.attention_blocks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "3"], "--epochs needs --retrain, but got --epochs 3 alone"),
+        (["--retrain", "--epochs", "0"], "epochs >= 1 must hold, but got 0"),
+        (["--retrain", "--formats", "pickle"], "a format is one of"),
+    ],
+)
+def test_a_retraining_that_cannot_be_is_refused_before_it_begins(
+    run_folder: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run_folder), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_existing_folder_needs_force_and_survives_a_failure(

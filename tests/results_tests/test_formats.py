@@ -17,7 +17,7 @@ from results.quantise import dequantised, quantised, read_int8
 from search.config import RunConfig
 from search.data import load
 from search.record import Record
-from spaces.config import IF, LIF, LRFSSA, PLIF, SSA, Candidate, LRFDyn, SpikformerConfig
+from spaces.config import IF, LIF, LRFSSA, PLIF, SSA, Candidate, LRFDyn, SDTV3Config, SpikformerConfig
 
 
 def parcel(*blocks: Any, **model: Any) -> Parcel:
@@ -50,6 +50,29 @@ def test_pt2_gives_equal_logits_for_any_batch(tmp_path: Path) -> None:
     assert torch.equal(program(made.sample(50)), logits(made))
     assert torch.allclose(program(made.sample(1)), logits(made, 1), atol=1e-5)
     assert "T = 2 and 1×8×8 pixels are baked in" in (out / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [MIXED, DYNAMIC[1:3]], ids=["mixed", "dynamics"])
+def test_the_streaming_form_gives_the_same_logits(tmp_path: Path, blocks: Any) -> None:
+    made = parcel(*blocks)
+    out = write(made, tmp_path / "out", ["streaming"])
+    program = torch.export.load(out / "model.streaming.pt2").module()
+    x = made.sample(12)
+    assert torch.allclose(torch.cat([program(one) for one in x.split(1)]), logits(made, 12), atol=1e-4)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "T = 2 and 1×8×8 pixels are baked in, and a batch of 1" in card
+
+
+def test_what_cannot_stream_is_refused(tmp_path: Path) -> None:
+    data = load("digits")
+    small = {"dims": (8, 8, 16, 16), "split": 1, "blocks": (SSA(), SSA()), "heads": 1}
+    candidate = Candidate(model=SDTV3Config.model_validate(data.model_fields() | small))
+    record = Record(number=0, status="complete", identity=candidate.identity, candidate=candidate)
+    made = Parcel(record, RunConfig(name="formats"), network(candidate), data)
+    with pytest.raises(ValueError, match=r"^streaming knows Spikformer and QKFormer, but got SDTV3$"):
+        write(made, tmp_path / "out", ["streaming"])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -76,6 +76,18 @@ def test_a_report_tells_what_the_run_began_with(run_folder: Path) -> None:
     assert "https://" not in text
 
 
+def test_a_run_that_went_on_elsewhere_tells_both_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = layout.create(RunConfig(name="moved"), tmp_path)
+    run = layout.load(folder)
+    first = facts([], run, folder)["machine"]
+    layout.note_session(folder)  # resumed where it began
+    assert facts([], run, folder)["machine"] == first
+    monkeypatch.setattr(layout, "machine", lambda: "abacus")
+    layout.note_session(folder)
+    told = facts([], run, folder)
+    assert [told["machine (1 of 2)"], told["machine (2 of 2)"]] == [first, "abacus"]
+
+
 def test_without_a_finished_trial_there_is_no_report(tmp_path: Path) -> None:
     run = RunConfig(name="empty")
     folder = layout.create(run, tmp_path)
