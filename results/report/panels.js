@@ -100,7 +100,7 @@ class Panel {
     for (const t of FRONT) clip.append(...this.errors(t));
     parts.push(clip);
     for (const t of FRONT) parts.push(this.dot(t));
-    const taken = [];
+    const taken = STARTS.filter((t) => this.inside(t)).map((t) => [this.px(t) - 9, this.px(t) + 9, this.py(t) - 9, this.py(t) + 9]);
     for (const t of STARTS) if (this.inside(t)) parts.push(this.diamond(t, taken));
     const on = selected();
     if (on && this.inside(on)) parts.push(svg("circle", { cx: this.px(on), cy: this.py(on), r: 10, class: "ring" }));
@@ -169,14 +169,15 @@ class Panel {
     return node;
   }
 
-  diamond(t, taken) { // names that would cover each other are moved up
+  diamond(t, taken) { // its name goes where it covers neither another name nor a mark, if there is such a place
     const [x, y] = [this.px(t), this.py(t)];
     const mark = svg("path", { d: `M${x} ${y - 9}L${x + 9} ${y}L${x} ${y + 9}L${x - 9} ${y}Z`, class: `start${passes(t) ? "" : " dim"}` });
-    const left = x > this.width * 0.6;
-    let at = y + 4;
-    while (taken.some(([a, b]) => Math.abs(a - x) < 120 && Math.abs(b - at) < 13)) at -= 13;
-    taken.push([x, at]);
-    const name = svg("text", { x: x + (left ? -13 : 13), y: at, "text-anchor": left ? "end" : "start", class: "halo" }, operators(t));
+    const wide = 6.6 * operators(t).length;
+    const places = [4, -9, 17, -22, 30].flatMap((dy) => [-1, 1].map((side) => ({ side, at: y + dy, from: side > 0 ? x + 13 : x - 13 - wide })));
+    const free = ({ from, at }) => from > 50 && from + wide < this.width && !taken.some(([l, r, top, low]) => l < from + wide && from < r && top < at + 3 && at - 9 < low);
+    const { side, at, from } = places.find(free) ?? places[0];
+    taken.push([from, from + wide, at - 9, at + 3]);
+    const name = svg("text", { x: x + 13 * side, y: at, "text-anchor": side > 0 ? "start" : "end", class: "halo" }, operators(t));
     return svg("g", { "data-trial": t.n }, mark, name);
   }
 
