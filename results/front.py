@@ -228,6 +228,8 @@ def table(records: Sequence[Record], run: RunConfig) -> str:
         parts = zip(row, widths.items(), strict=True)
         lines.append("  ".join(f"{c:>{w}}" if t in numeric else f"{c:<{w}}" for c, (t, w) in parts).rstrip())
     notes = ["± is a 95 % confidence interval on validation images"]
+    if repeated := [record.seeds for record in members if record.seeds > 1]:
+        notes.append(f"{len(repeated)} of {len(members)} are means of {min(repeated)} fresh seeds")
     if marks := tied(members, run):
         notes.append(f"{len(marks)} of {len(members)} are here because they tie with a better one")
     return "\n".join([*lines, "; ".join(notes) + "."])

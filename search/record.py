@@ -35,7 +35,8 @@ class Record(Frozen):
         identity: `Candidate.identity`; empty where the suggestion breaks a law and no candidate exists.
         reason: Why it was stopped, rejected, infeasible or failed: one sentence.
         metrics: Final values by metric name (search/metrics.py), on the full validation set.
-        errors: Standard error of a metric over validation images, where one is known.
+        errors: Standard error of a metric over validation images, where one is known, and over ``seeds`` if several.
+        seeds: How many trainings ``metrics`` are the mean of: more than 1 for confirmed members of a front.
         violations: By how much each broken budget is exceeded; empty if all are kept.
         history: One entry per epoch that was trained.
         test: Metrics on the test set, measured once, for members of the final front only.
@@ -53,6 +54,7 @@ class Record(Frozen):
     cost: Cost | None = None
     metrics: dict[str, float] = {}
     errors: dict[str, float] = {}
+    seeds: int = 1
     violations: dict[str, float] = {}
     history: tuple[Epoch, ...] = ()
     test: dict[str, float] | None = None

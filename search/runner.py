@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from search import folder as layout
 from search.config import Resources, RunConfig
 from search.engine import Search
 from search.objective import Objective
+from search.worker import Result, Task
 
 JOIN_S = 60.0
 """How long a cluster that is just starting may have no node that holds a trial."""
@@ -222,6 +223,37 @@ def run(search: Search, objective: Objective, folder: Path, config: RunConfig, *
     with _sigterm_as_interrupt():
         tuner.fit()
     return search.finished
+
+
+def train_all(tasks: Sequence[Task], objective: Objective, resources: Resources) -> Iterator[tuple[Task, Result]]:
+    """Train all tasks in full on the connected cluster, each as it ends; no search is involved. Needs `connected`.
+
+    Raises:
+        ConnectionError: A worker was lost, and those that replaced it.
+    """
+    import ray
+
+    def one(task: Task) -> Result:
+        from search.worker import evaluate
+
+        return evaluate(objective, task, lambda epochs: True, resources.time_limit_s)
+
+    remote = ray.remote(
+        num_cpus=resources.cpu,
+        num_gpus=resources.gpu,
+        resources=resources.custom,
+        label_selector=resources.labels,
+        max_retries=RETRIES,
+    )(one)
+    waiting = {remote.remote(task): task for task in tasks}
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        task = waiting.pop(done)
+        try:
+            yield task, ray.get(done)
+        except ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConnectionError(f"the training of {task.identity} was lost: {reason}") from None
 
 
 @contextlib.contextmanager

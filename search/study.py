@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from search import folder as layout
 from search.config import Bound, RunConfig
+from search.confirm import settled
 from search.metrics import METRICS, priced_metrics
 from search.record import Record
 from search.storage import open_storage
@@ -32,7 +33,7 @@ from spaces.space import explain
 CLAIM, END, INTENT = "claim", "end", "intent"
 OWNER, IDENTITY, ATTEMPT, ORIGIN = "owner", "identity", "attempt", "origin"
 LOST = "lost: "
-FINGERPRINT, READY, TEST = "fingerprint", "ready", "test:"
+FINGERPRINT, READY, TEST, CONFIRM = "fingerprint", "ready", "test:", "confirm:"
 
 # What may differ when a study is opened again: it changes neither what a number means nor what is comparable.
 _FREE = {"name", "sampler", "schedule", "trials", "seed", "start", "warm_start", "loggers"}
@@ -105,7 +106,8 @@ def records(folder: Path) -> list[Record]:
 
 
 def study_records(study: optuna.Study) -> list[Record]:
-    """Every trial of a study, with the test metrics of the front where they were measured."""
+    """Every trial of a study, with what was measured later of the front: test metrics and repeated seeds."""
+    repeats = repeated_seeds(study)
     tests = {key.removeprefix(TEST): value for key, value in study.user_attrs.items() if key.startswith(TEST)}
     found = []
     for trial in study.get_trials(deepcopy=False):
@@ -114,6 +116,8 @@ def study_records(study: optuna.Study) -> list[Record]:
             continue
         if record.identity in tests and record.status == "complete":
             record = record.model_copy(update={"test": tests[record.identity]})
+        if record.identity in repeats and record.status == "complete":
+            record = settled(record, repeats[record.identity])
         found.append(record)
     return found
 
@@ -148,10 +152,29 @@ def record_of(trial: FrozenTrial) -> Record | None:
 
 def store_test(folder: Path, identity: str, metrics: Mapping[str, float]) -> None:
     """Keep the test metrics of a member of the final front. The caller holds the run folder's lock."""
+    _writable(folder).set_user_attr(f"{TEST}{identity}", dict(metrics))
+
+
+def store_repeats(folder: Path, identity: str, repeats: Sequence[Mapping[str, float]]) -> None:
+    """Keep what fresh seeds gave for a member of the final front. The caller holds the run folder's lock."""
+    _writable(folder).set_user_attr(f"{CONFIRM}{identity}", [dict(repeat) for repeat in repeats])
+
+
+def repeated_seeds(study: optuna.Study) -> dict[str, list[dict[str, float]]]:
+    """Metrics of the repeats of every member that was confirmed, by identity."""
+    attributes = study.user_attrs.items()
+    return {key.removeprefix(CONFIRM): value for key, value in attributes if key.startswith(CONFIRM)}
+
+
+def confirmed(folder: Path) -> set[str]:
+    """Identities whose seeds were repeated."""
+    return set(repeated_seeds(_writable(folder)))
+
+
+def _writable(folder: Path) -> optuna.Study:
     config = layout.load(folder)
     storage = open_storage(layout.storage_address(folder, config), alone=config.storage is None)
-    study = optuna.load_study(storage=storage, study_name=config.name)
-    study.set_user_attr(f"{TEST}{identity}", dict(metrics))
+    return optuna.load_study(storage=storage, study_name=config.name)
 
 
 # --- telling ------------------------------------------------------------------------------------------------

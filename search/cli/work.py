@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from results.describe import describe, show
-from results.export import export
 from results.front import front, table
-from results.report import write_report
 from search import folder as layout
 from search import runner
 from search import study as book
 from search.config import RunConfig, load_mapping
+from search.confirm import confirm
 from search.engine import Search
 from search.objective import TrainingObjective, evaluate_test
 from search.record import Record
@@ -36,6 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML with Ray's runtime_env of the workers, such as py_modules: [./search, ./spaces]",
     )
+    parser.add_argument(
+        "--confirm",
+        type=int,
+        default=0,
+        metavar="N",
+        help="train the members of the final front with N fresh seeds, and report means and intervals",
+    )
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Where:
 
     address: str | None
     runtime_env: dict[str, Any]
+    confirm: int = 0
 
 
 def where(args: argparse.Namespace) -> Where:
@@ -54,7 +61,10 @@ def where(args: argparse.Namespace) -> Where:
         ValueError: They cannot work, or the environment is not safe.
     """
     runner.check(args.address)
-    return Where(args.address, load_mapping(args.runtime_env) if args.runtime_env is not None else {})
+    if args.confirm and args.confirm < 2:
+        raise ValueError(f"--confirm >= 2 must hold, or there is no interval, but got {args.confirm}")
+    environment = load_mapping(args.runtime_env) if args.runtime_env is not None else {}
+    return Where(args.address, environment, args.confirm)
 
 
 def work(folder: Path, config: RunConfig, place: Where) -> int:
@@ -74,11 +84,36 @@ def work(folder: Path, config: RunConfig, place: Where) -> int:
             return 1
         if search.exhausted is not None:
             print(f"ended after {search.used} of {config.trials} trials: {search.exhausted}", file=sys.stderr)
+        if place.confirm:
+            repeat_seeds(folder, config, place)
         return finish(folder, config)
+
+
+def repeat_seeds(folder: Path, config: RunConfig, place: Where) -> None:
+    """Confirm the front; what was trained before is taken from where it lies."""
+
+    def members() -> list[Record]:
+        return front(book.records(folder), config)
+
+    if {record.identity for record in members()} <= book.confirmed(folder):
+        return
+    trials = layout.trials_address(folder, config)
+    with runner.connected(config.resources, place.address, runtime_env=place.runtime_env):
+        confirm(
+            members,
+            place.confirm,
+            lambda identity: f"{trials}/{identity}",
+            lambda tasks: runner.train_all(tasks, TrainingObjective(config), config.resources),
+            lambda identity, repeats: book.store_repeats(folder, identity, repeats),
+            lambda: book.confirmed(folder),
+        )
 
 
 def finish(folder: Path, config: RunConfig) -> int:
     """Evaluate the front on the test part, write the report, export one configuration. Returns the exit code."""
+    from results.export import export  # with the report the heaviest imports: a run starts without them
+    from results.report import write_report
+
     records = book.records(folder)
     members = front(records, config)
     if not members:
