@@ -56,7 +56,9 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         reason = self._errors.pop(trial_id, "the worker was lost")
         if number is None:
             return
-        if error and re.search(r"out of memory|OutOfMemory|memory monitor|\bOOM\b", reason, re.IGNORECASE):
+        if error and re.search(
+            r"out of memory|OutOfMemory|low on memory|memory monitor|\bOOM\b", reason, re.IGNORECASE
+        ):
             outcome = Outcome(status="infeasible", reason=f"out of memory, the worker was killed: {reason}")
             self.search.finish(number, Result(outcome=outcome))
         elif error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from search import folder as layout
 from search import study as book
 from search.config import RunConfig
-from search.engine import Price, Search
+from search.engine import DRAWS, Price, Search
 from search.record import Record
 from search.samplers import make_sampler
 from search.storage import open_storage
@@ -27,7 +28,8 @@ def resolve(config: RunConfig, model: dict[str, Any], training: dict[str, Any]) 
     What is written into the run folder does not change when a named space or a recipe does.
 
     Raises:
-        ValueError: The space, its bindings or a starting point break a law, or the sampler is unknown.
+        ValueError: The space, its bindings or a starting point break a law, the space holds no network at all, or
+            the sampler is unknown.
     """
     space = load_space(config.space)
     bound = space.bound(model, training)
@@ -35,6 +37,8 @@ def resolve(config: RunConfig, model: dict[str, Any], training: dict[str, Any]) 
     make_sampler(config, bound)
     for values in config.warm_start:
         _by_values(values, bound)
+    if not config.start:
+        bound.sample(random.Random(config.seed), DRAWS)
     if len(starts(config, bound)) > config.trials:
         raise ValueError(
             f"starting points <= trials must hold, but got (start={len(config.start)}, trials={config.trials})"

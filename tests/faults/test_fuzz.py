@@ -121,8 +121,9 @@ class Sandbox:
         assert code in (0, 1, 2)
         assert "Traceback" not in said.err
         if code == 2:
-            assert said.err.startswith(f"lrf-search {words[0]}: ")
-            assert len(said.err.splitlines()) == 1, said.err
+            *before, sentence = said.err.splitlines()
+            assert sentence.startswith(f"lrf-search {words[0]}: "), said.err
+            assert [line[:11] for line in before] in ([], ["run folder "]), said.err
             assert len(said.err) < 2000, said.err
         assert sorted(path.name for path in self.root.iterdir()) == ["cwd", "in", "runs"]
         assert not list((self.root / "cwd").iterdir())

@@ -32,6 +32,7 @@ def finished(tmp_path: Path) -> Path:
         ("recipe: soup", "recipe must be one of"),
         ("space: nowhere", "a space is one of"),
         ("name: ../out", "name"),
+        ("space: {model: {backbone: spikformer, dim: 17}}", "no feasible point in 2000 random draws"),
         ("start: [lrf]", "a starting point of this space is one of"),
         ("trials: 1\nstart: [ssa, lrf_dyn]", "starting points <= trials must hold"),
         ("objectives: [speed]", "must be one of"),

@@ -17,6 +17,7 @@ from search.config import Resources, RunConfig
 from search.objective import Outcome, Report
 from search.record import Epoch
 from search.runner import connected
+from search.searcher import TuneSearcher
 from spaces.config import Candidate
 
 ray.cloudpickle.register_pickle_by_value(toys)  # workers do not find the folder of the tests
@@ -85,7 +86,31 @@ def test_trials_are_stopped_early_and_workers_used_again(cluster: None, tmp_path
     assert len({r.errors["accuracy"] for r in records if r.status == "complete"}) <= 2
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (
+            str(ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")),
+            "infeasible",
+        ),
+        ("ray.exceptions.OutOfMemoryError: Worker killed by the memory monitor", "infeasible"),
+        ("The actor died because its node has died", "waiting"),
+    ],
+)
+def test_a_worker_that_is_killed_for_its_memory_is_a_result_and_one_that_is_lost_is_tried_again(
+    error: str, status: str
+) -> None:
+    search = toys.opened(toys.config(trials=3))
+    searcher = TuneSearcher(search)
+    searcher.suggest("a")
+    searcher.on_error("a", error)
+    searcher.on_trial_complete("a", error=True)
+    record = book.study_records(search.study)[-1]
+    assert record.status == status
+    assert status == "waiting" or (record.reason or "").startswith("out of memory, the worker was killed: ")
+
+
 def test_a_trial_that_fits_nowhere_is_refused(cluster: None, tmp_path: Path) -> None:
     run = toys.config(resources={"gpu": 8})
-    with pytest.raises(ValueError, match="one trial must fit the cluster, but it asks for"):
+    with pytest.raises(ValueError, match="one trial must fit a node, but it asks for"):
         search_for(tmp_path / "toy", run, toys.learn)
