@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lrf_models import SpikingBackbone, build_model
@@ -232,7 +232,7 @@ def _exchange(one: Path, other: Path) -> bool:
 def _write_base(parcel: Parcel, draft: Path) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in parcel.model.state_dict().items()}
     about = {"format": "pt", "identity": parcel.record.identity, "data": parcel.run.data, "split": parcel.data.split}
-    save_file(tensors, draft / WEIGHTS, metadata=about)
+    (draft / WEIGHTS).write_bytes(save(tensors, metadata=about))  # a full disk is an OSError
     (draft / CONFIG).write_text(json.dumps(timm_config(parcel), indent=2) + "\n", encoding="utf-8")
     head = f"# {parcel.record.identity}, trained on {parcel.run.data} (split {parcel.data.split})\n"
     body = yaml.safe_dump(parcel.candidate.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

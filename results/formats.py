@@ -38,7 +38,7 @@ def write_pt2(parcel: Parcel, folder: Path) -> None:
             dynamic_shapes=(_any_batch(),),
             prefer_deferred_runtime_asserts_over_guards=True,  # guards on the layout hold for every batch, unproven
         )
-    torch.export.save(program, path)
+    _save(program, path)
     again = torch.export.load(path).module()
     error = _compare(parcel.model, lambda images: again(images), x, "model.pt2")
     parcel.notes.append(f"`model.pt2`: torch.export program; {_baked(parcel)}; largest difference {error:.1e}")
@@ -50,7 +50,7 @@ def write_streaming(parcel: Parcel, folder: Path) -> None:
     x = parcel.sample(8)
     with torch.no_grad():
         program = torch.export.export(Streaming(parcel.model), (x[:1],))
-    torch.export.save(program, path)
+    _save(program, path)
     again = torch.export.load(path).module()
     error = _compare(parcel.model, lambda images: torch.cat([again(one) for one in images.split(1)]), x, path.name)
     baked = _baked(parcel).replace("the batch is free", "and a batch of 1")
@@ -79,6 +79,13 @@ def write_onnx(parcel: Parcel, folder: Path) -> None:
 
     error = _compare(parcel.model, run, x, "model.onnx")
     parcel.notes.append(f"`model.onnx`: for onnxruntime; {_baked(parcel)}; largest difference {error:.1e}")
+
+
+def _save(program: torch.export.ExportedProgram, path: Path) -> None:
+    """By way of memory, so that a full disk is an OSError; torch's own writer raises what it likes."""
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    path.write_bytes(content.getvalue())
 
 
 def _any_batch() -> dict[int, Any]:

@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from results.describe import show
@@ -43,7 +43,7 @@ def write_int8(parcel: Parcel, folder: Path) -> None:
     tensors = {name: value.detach().contiguous() for name, value in state.items() if name not in names}
     for name in names:
         tensors[name], tensors[f"{name}.scale"] = quantised(state[name].detach())
-    save_file(tensors, folder / FILE, metadata={"format": "pt", "identity": parcel.record.identity})
+    (folder / FILE).write_bytes(save(tensors, metadata={"format": "pt", "identity": parcel.record.identity}))
 
     model = copy.deepcopy(parcel.model)
     model.load_state_dict(read_int8(folder / FILE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from results import export as exporting
 from results.export import export
+from search.cli import main
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -56,6 +58,22 @@ def test_a_killed_export_leaves_the_old_folder_or_the_new_one(
             aside[0].rename(out)
         found.append(whole.index(content(out)))
     assert set(found) <= {0, 1}
+
+
+def test_a_disk_that_takes_no_more_leaves_the_old_folder(run_folder: Path, tmp_path: Path) -> None:
+    out = export(run_folder, "knee", tmp_path / "out")
+    before = content(out)
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+            code = main(["export", str(run_folder), "--pick", "min-energy", "--out", str(out), "--force"])
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert content(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_where_folders_cannot_be_exchanged_they_are_renamed(
