@@ -59,6 +59,7 @@ def variants() -> dict[str, dict[str, Any]]:
     rows |= {f"LRF-Dyn, k = {k}": {"blocks": [{**full, "dendrites": k}]} for k in (1, 2, 4)}
     for neuron in ("alif", "dh_lif"):
         changed = {"kind": neuron, "threshold": NEURON["threshold"]}
+        changed |= {"branches": 2} if neuron == "dh_lif" else {}  # the stem begins with three channels
         rows[f"LRF-Dyn, {neuron.upper().replace('_', '-')}"] = {"blocks": [full], "neuron": changed}
     rows |= {f"LRF-Dyn, T = {t}": {"blocks": [full], "timesteps": t} for t in (1, 4)}
     return rows
