@@ -1,6 +1,6 @@
 """The table of docs/costs.md: what each attention operator costs in each backbone.
 
-    python benchmarks/costs.py [--crops 2] [--pairs 3] [--out docs/costs.md]
+    python benchmarks/costs.py [--crops 8] [--pairs 12] [--out docs/costs.md]
 
 Weights are random: there are no trained ImageNet weights to be had. The statistics of all BNs are those of the
 crops, so that neurons fire; rates are still those of untrained networks, and the table says so.
@@ -9,6 +9,7 @@ crops, so that neurons fire; rates are still those of untrained networks, and th
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import time
 from pathlib import Path
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 
 from lrf_models.counters import counting, measurement, price
 from lrf_models.counters.latency import compare
-from lrf_models.counters.memory import attention_blocks
-from lrf_models.counters.price import traced_model
+from lrf_models.counters.memory import attention_blocks, peak_bytes
+from lrf_models.counters.price import image_shape, traced_model
+from lrf_models.streaming import Streaming
 from spaces import config
 
 NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -85,6 +87,7 @@ def row(settings: config.Model, x: Tensor, reference: nn.Module | None, pairs: i
         "state_bytes": cost.state_bytes,
         "block_bytes": {part: 4 * values for part, values in block.items()},
         "peak_bytes": cost.peak_bytes,
+        "streaming_bytes": streaming_peak(settings),
     }
     for profile, convention in (
         ("45nm-fp32", "event"),
@@ -99,6 +102,21 @@ def row(settings: config.Model, x: Tensor, reference: nn.Module | None, pairs: i
     if reference is not None:
         result["latency"] = compare(model, reference, x[:1], pairs=pairs, warmup=1).model_dump()
     return result, model
+
+
+def streaming_peak(settings: config.Model) -> int | None:
+    """Peak of the streaming pass, over shapes; None where there is no streaming form."""
+    if settings.backbone == "sdt_v3":
+        return None
+    with torch.device("meta"):
+        model = lrf_models.build_model(settings).eval()
+    return peak_bytes(Streaming(model), torch.empty(image_shape(settings), device="meta"))
+
+
+def with_error(mean: float, error: float, scale: float = 1) -> str:
+    """Mean ± standard error, both to the error's second digit."""
+    digits = max(0, 1 - math.floor(math.log10(error / scale))) if error > 0 else 3
+    return f"{mean / scale:.{digits}f} ± {error / scale:.{digits}f}"
 
 
 def page(found: dict[str, Any]) -> str:
@@ -121,7 +139,8 @@ def page(found: dict[str, Any]) -> str:
     lines += [
         "",
         "Block: spike maps + N×N map + recurrent state + rows of the field, of the last attention block. Peak: "
-        "live bytes beyond the weights in a usual pass, all of T at once; streaming peaks are not measured here. "
+        "live bytes beyond the weights in a usual pass, all of T at once, and in the streaming pass "
+        "([memory.md](memory.md)), which SDT-V3 does not have. "
         "Latency: median ratio to SSA of the same backbone over interleaved pairs, with its 95 % bootstrap interval; "
         "with so few pairs, on a computer that does other work, intervals near 1 say nothing.",
         "",
@@ -132,15 +151,16 @@ def page(found: dict[str, Any]) -> str:
 def _table(rows: dict[str, dict[str, Any]]) -> list[str]:
     energies = [key for key in next(iter(rows.values())) if key.startswith("45nm")]
     titles = ["operator", "parameters, M", "dense MACs, G", "SOPs, G", *(f"mJ, {e}" for e in energies)]
-    titles += ["state, MB", "block, KiB", "peak, MB", "host latency"]
+    titles += ["state, MB", "block, KiB", "peak, MB", "streaming, MB", "host latency"]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for name, r in rows.items():
-        pairs = [f"{m:.3g} ± {se:.1g}" for m, se in (r[e] for e in energies)]
+        pairs = [with_error(*r[e]) for e in energies]
         latency = r.get("latency")
         block = " + ".join(f"{value / 1024:g}" for value in r["block_bytes"].values())
         cells = [name, f"{r['parameters'] / 1e6:.2f}", f"{r['dense_macs'] / 1e9:.2f}"]
-        cells += [f"{r['sops'][0] / 1e9:.3g} ± {r['sops'][1] / 1e9:.1g}", *pairs]
+        cells += [with_error(*r["sops"], 1e9), *pairs]
         cells += [f"{r['state_bytes'] / 1e6:.1f}", block, f"{r['peak_bytes'] / 1e6:.1f}"]
+        cells += [f"{r['streaming_bytes'] / 1e6:.1f}" if r["streaming_bytes"] else "–"]
         cells += [f"{latency['ratio']:.2f} ({latency['low']:.2f}–{latency['high']:.2f})" if latency else "1"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -148,8 +168,8 @@ def _table(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crops", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--crops", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("docs/costs.md"))
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -47,10 +47,16 @@ def create(config: RunConfig, run_dir: Path) -> Path:
 
 
 def sessions(folder: Path) -> list[dict[str, str]]:
-    """Packages and machines of a run, in the order in which they came; sessions that share them are one."""
+    """Packages and machines of a run, in the order in which they came; sessions that share them are one.
+
+    They are notes for a reader: one that is damaged is left out, and keeps nobody from going on.
+    """
     text = read_text(str(folder / HOST))
-    noted = yaml.safe_load(text) if text else []
-    return noted if isinstance(noted, list) else [noted]
+    try:
+        noted = yaml.safe_load(text) if text else []
+    except yaml.YAMLError:
+        noted = []
+    return [note for note in (noted if isinstance(noted, list) else [noted]) if isinstance(note, dict)]
 
 
 def note_session(folder: Path) -> None:

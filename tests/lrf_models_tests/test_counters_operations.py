@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lrf_models import build_model
-from lrf_models.counters import Policy, load_profile, price
+from lrf_models.counters import Policy, counting, latency, load_profile, measure, price
 from lrf_models.counters.audit import counted_macs, flop_counter_macs, fvcore_macs
 from lrf_models.counters.energy import work
 from lrf_models.counters.memory import LiveBytes, attention_blocks, peak_bytes
@@ -172,6 +172,54 @@ def test_masked_taps_are_dense_but_no_events() -> None:
     row = trace(LocalField(1, (1,), edge="binary", taps="past").eval(), (1, 1, 8, 8)).facts["kernels.0"]
     assert row.dense == 9 * 64
     assert row.gated == 64 + 56 + 56 + 49 + 49
+
+
+def test_masked_channels_stay_dense() -> None:
+    """A pruned filter is still multiplied by hardware that does not know it: zero weights change no count."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Conv2d(4, 6, 3, edge="binary")).eval()
+    x = torch.randint(0, 2, (3, 4, 5, 5)).float()
+
+    def counts() -> tuple[int, Tensor]:
+        with torch.no_grad(), counting(model) as counter:
+            model(x)
+        return trace(model, (1, 4, 5, 5)).facts["0"].dense, counter.events()["0"].events
+
+    dense, events = counts()
+    with torch.no_grad():
+        model[0].weight[:3] = 0
+    pruned, after = counts()
+    assert dense == pruned == 4 * 6 * 9 * 25
+    assert torch.equal(events, after)
+
+
+def test_dropout_is_off_while_costs_are_measured() -> None:
+    """A model left in training mode costs what it costs in evaluation mode, and stays in training mode."""
+
+    class Dropped(nn.Sequential):
+        settings = None
+
+    torch.manual_seed(0)
+    model = Dropped(nn.Dropout(0.9), Conv2d(4, 6, 3, edge="integer")).train()
+    x = torch.randint(0, 3, (3, 4, 5, 5)).float()
+    trained = measure(model, [x])
+    assert model.training
+    assert trained == measure(model.eval(), [x])
+    assert trained.sops > 0
+
+
+def test_host_latency_of_pairs() -> None:
+    """The interval holds the ratio; one layer needs less than four in a row; threads are left as they were."""
+    torch.manual_seed(0)
+    one = nn.Linear(400, 400)
+    four, x = nn.Sequential(one, one, one, one), torch.randn(400, 400)
+    threads = torch.get_num_threads()
+    found = latency.compare(one, four, x, pairs=9)
+    assert found.low <= found.ratio <= found.high < 1
+    assert found.pairs == 9
+    assert torch.get_num_threads() == threads
+    with pytest.raises(ValueError, match=r"pairs >= 1 must hold, but got \(pairs=0\)"):
+        latency.compare(one, four, x, pairs=0)
 
 
 @pytest.mark.parametrize("form", ["bare", "einsum"])

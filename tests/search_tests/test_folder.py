@@ -108,3 +108,12 @@ def test_small_files_are_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert layout.read_text(shared) is None
     layout.write_text(shared, "three")
     assert layout.read_text(shared) == "three"
+
+
+@pytest.mark.parametrize("text", ["{a: [", "- 3\n- {machine: m}\n"])
+def test_damaged_notes_of_the_host_keep_nobody_from_going_on(tmp_path: Path, text: str) -> None:
+    folder = layout.create(toys.config(), tmp_path)
+    (folder / layout.HOST).write_text(text)
+    layout.note_session(folder)
+    assert all(isinstance(session, dict) for session in layout.sessions(folder))
+    assert layout.sessions(folder)[-1].keys() == {"versions", "machine"}
