@@ -59,3 +59,29 @@ def fvcore_macs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
             total[operator] -= count
     total.pop("batch_norm", None)
     return {operator: int(count) for operator, count in total.items() if count}
+
+
+def spikingjelly_events(module: nn.Module, *inputs: torch.Tensor) -> int:
+    """Accumulates of one pass by SpikingJelly's ``op_counter``, which must be installed.
+
+    It watches operators, not modules, and tells spikes from values by looking: an operand with any value above 1 is
+    not spikes for it, so it equals our events where every edge is binary.
+    """
+    from spikingjelly.activation_based.op_counter import ACCounter, DispatchCounterMode
+
+    counter = ACCounter()
+    with torch.no_grad(), DispatchCounterMode([counter]):
+        module(*inputs)
+    return int(counter.get_total())
+
+
+def neurobench_events(layer: nn.Module, spikes: torch.Tensor) -> int:
+    """Effective operations of one convolution or linear map by NeuroBench, which must be installed.
+
+    It knows these layers only, so it sees no product of two activations.
+    """
+    from neurobench.metrics.utils.layers import single_layer_MACs
+
+    with torch.no_grad():
+        operations, _ = single_layer_MACs(spikes, layer)
+    return int(operations)
