@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from search.pareto import Points, ranks
+from search.pareto import Points, nondominated, ranks
 from search.samplers.domain import Point
 from search.samplers.improvement import expected_improvement, free_boxes
 from search.samplers.quote import Quote
@@ -258,17 +258,24 @@ class Judge:
     # --- the front --------------------------------------------------------------------------------------------
 
     def _free(self, everything: Sequence[Entry]) -> tuple[Points, Points]:
+        """What can still be gained, as boxes.
+
+        Where nothing is priced, nobody says what the worst acceptable values are, and the reference decides: far out,
+        the ends of the front are worth everything, close by, its middle is. So every second trial has it close by.
+        """
         known = self._known
+        close = known.started % 2 == 1 and not any(self._exact)
         keeps = known.violations() <= 0
+        reached = np.column_stack([axis.compared(known.values[:, j]) for j, axis in enumerate(self._axes)])
+        near = _clear_front(reached[keeps] if keeps.any() else reached) if close else reached
         columns, reference = [], []
         for j, axis in enumerate(self._axes):
-            measured = axis.compared(known.values[:, j])
             if self._exact[j]:
                 worst = axis.compared(self._price(everything, j)).max()
             else:
-                worst = measured.max() + 0.1 * np.ptp(measured)
+                worst = near[:, j].max() + 0.1 * (np.ptp(near[:, j]) or np.ptp(reached[:, j]))
             expected = self._draws(known.pending, j).mean(1) if known.pending else np.zeros(0)
-            columns.append(np.append(measured[keeps], expected))
+            columns.append(np.append(reached[keeps, j], expected))
             reference.append(worst)
         return free_boxes(np.column_stack(columns), np.array(reference))
 
@@ -297,6 +304,18 @@ class Judge:
             gain = 1e-3 + gain / max(gain.max(), 1e-12)  # first something that keeps the budgets
         scored: Array = gain * chance
         return scored
+
+
+def _clear_front(values: Points) -> Points:
+    """The front without those members that another one beats clearly (8 % of the front's range) in one objective and
+    equals nearly (2 %) in all others."""
+    front = values[nondominated(values)]
+    span = np.ptp(front, axis=0)
+    scaled = (front - front.min(0)) / np.where(span > 0, span, 1.0)
+    near = (scaled[None] <= scaled[:, None] + 0.02).all(-1)
+    clear = (scaled[None] < scaled[:, None] - 0.08).any(-1)
+    kept: Points = front[~(near & clear).any(1)]
+    return kept if len(kept) else front
 
 
 def _subset(values: Points, limit: int) -> npt.NDArray[np.int64]:

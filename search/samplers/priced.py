@@ -42,7 +42,8 @@ class PricedSampler(BaseSampler):
             compared on a logarithmic scale; None takes the values as they are.
         curve: Reads the values by epoch of a trial, so that stopped ones teach something too.
         seed: Makes a run on one worker repeatable.
-        startup: Trials before the models are trusted; they are spread over the prices.
+        startup: Trials before the models are trusted: spread over the prices, or at random where nothing is priced.
+            None for 8 with prices, and for two per parameter (8 to 20) without.
         pool: How many priced candidates are compared; ``fresh`` of them are new in each trial.
         prices: How many guessed prices one suggestion may replace by exact ones (`SlowQuotes` only).
     """
@@ -55,7 +56,7 @@ class PricedSampler(BaseSampler):
         optimum: Sequence[float | None] | None = None,
         curve: Curve | None = None,
         seed: int | None = None,
-        startup: int = 8,
+        startup: int | None = None,
         pool: int = 2000,
         fresh: int = 300,
         prices: int = 8,
@@ -127,7 +128,9 @@ class PricedSampler(BaseSampler):
         if not pool:
             return self._least_bad(drawn, domain, rng)
         entries = list(pool.values())
-        if known.started < self._startup or len(known.complete) < 2:
+        blind = min(max(8, 2 * len(domain.parameters)), 20)
+        startup = self._startup or (blind if pricing.blind else 8)
+        if known.started < startup or len(known.complete) < 2:
             self._pool = entries
             return self._paid(_spread(entries, known, rng), pricing)[0].point
         judge = Judge(signs, self._optimum, domain.groups, known, entries, self._thetas)

@@ -41,6 +41,8 @@ class Pricing:
 
     def __init__(self, domain: Domain, quote: QuoteOf | SlowQuotes | None, objectives: int) -> None:
         self.domain = domain
+        self.blind = quote is None
+        """Whether nothing is priced."""
         self._quote = quote
         self._slow = quote if isinstance(quote, SlowQuotes) else None
         self._objectives = objectives
