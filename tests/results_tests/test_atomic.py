@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import resource
@@ -17,8 +19,16 @@ from results.export import export
 from search.cli import main
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def content(folder: Path) -> dict[str, str]:
+    """A digest of every file. The notes in a safetensors header have no order, so they are sorted first."""
+    found = {}
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        if path.suffix == ".safetensors":
+            size = 8 + int.from_bytes(data[:8], "little")
+            data = json.dumps(json.loads(data[8:size]), sort_keys=True).encode() + data[size:]
+        found[path.name] = hashlib.sha256(data).hexdigest()
+    return found
 
 
 def kill_after(seconds: float, run_folder: Path, out: Path) -> None:
