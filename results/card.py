@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from results.describe import describe, escaped, show
-from results.front import Z95, half_width
+from results.front import Z95, half_width, interval
 from results.provenance import facts_of_run
 from search.config import RunConfig
 from search.host import versions
@@ -35,8 +35,7 @@ def card(record: Record, run: RunConfig, name: str, notes: Sequence[str] = (), p
     lines += [
         f"Energy is an **estimate**: events counted on validation images, priced with profile `{run.profile}` under "
         f"convention `{run.convention}` (docs/counters.md says what each leaves out). It was measured on no chip.",
-        "± is half a 95 % confidence interval over validation images. This configuration was selected on validation "
-        f"data; {test}.",
+        f"{interval([record])}. This configuration was selected on validation data; {test}.",
         "",
         "## Use",
         "",

@@ -214,6 +214,14 @@ def columns(members: Sequence[Record], run: RunConfig) -> dict[str, list[str]]:
     return cells
 
 
+def interval(members: Sequence[Record]) -> str:
+    """What the ± of these records is."""
+    text = "± is half a 95 % confidence interval over validation images"
+    if repeated := [record.seeds for record in members if record.seeds > 1]:
+        text += f"; {len(repeated)} of {len(members)} are means of {min(repeated)} fresh seeds, whose scatter is in it"
+    return text
+
+
 def table(records: Sequence[Record], run: RunConfig) -> str:
     """The front for a terminal; one sentence where there is none yet."""
     members = front(records, run)
@@ -227,9 +235,7 @@ def table(records: Sequence[Record], run: RunConfig) -> str:
     for row in zip(*cells.values(), strict=True):
         parts = zip(row, widths.items(), strict=True)
         lines.append("  ".join(f"{c:>{w}}" if t in numeric else f"{c:<{w}}" for c, (t, w) in parts).rstrip())
-    notes = ["± is a 95 % confidence interval on validation images"]
-    if repeated := [record.seeds for record in members if record.seeds > 1]:
-        notes.append(f"{len(repeated)} of {len(members)} are means of {min(repeated)} fresh seeds")
+    notes = [interval(members)]
     if marks := tied(members, run):
         notes.append(f"{len(marks)} of {len(members)} are here because they tie with a better one")
     return "\n".join([*lines, "; ".join(notes) + "."])

@@ -10,7 +10,7 @@ from typing import Any
 
 from results import analysis
 from results.describe import BACKBONES, OPERATORS, Unit, describe, features, unit
-from results.front import finished, front, half_width, keeps_budgets, picks_of, tied
+from results.front import finished, front, half_width, interval, keeps_budgets, picks_of, tied
 from search.config import RunConfig
 from search.metrics import METRICS
 from search.record import Record
@@ -34,6 +34,7 @@ def gather(records: Sequence[Record], run: RunConfig, folder: str, provenance: D
     return {
         "name": run.name,
         "folder": folder,
+        "interval": interval(members),
         "objectives": [_objective(name, units[name], run) for name in run.objectives],
         "features": names,
         "shared": _shared(records),

@@ -31,7 +31,7 @@ function drawTable() {
   $("more").textContent = [
     rows.length > LIMIT ? `The first ${LIMIT} of ${rows.length}; filter or sort to see others.` : "",
     ties && state.rows === "front" ? `${ties} are here because they tie with a better one.` : "",
-    OBJECTIVES.some((_, j) => FRONT.some((t) => t.h[j])) ? "± is half a 95 % confidence interval over validation images." : "",
+    OBJECTIVES.some((_, j) => FRONT.some((t) => t.h[j])) ? `${DATA.interval}.` : "",
   ].filter(Boolean).join(" ");
 }
 

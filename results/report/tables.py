@@ -10,7 +10,7 @@ from typing import Any
 
 from results.analysis import commons, endings, progress
 from results.describe import describe, escaped
-from results.front import Z95, columns, front, picks_of, tied
+from results.front import columns, front, interval, picks_of, tied
 from search.config import RunConfig
 from search.record import Record
 
@@ -73,7 +73,7 @@ def as_markdown(records: Sequence[Record], run: RunConfig, provenance: dict[str,
         cells = columns(members, run)
         lines += ["| " + " | ".join(cells) + " |", "|" + "---|" * len(cells)]
         lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in zip(*cells.values(), strict=True)]
-        lines += ["", f"± is half a 95 % confidence interval ({Z95:.2f} standard errors over validation images).", ""]
+        lines += ["", f"{interval(members)}.", ""]
         lines += ["![The front](front.png)", ""]
     if shared := commons(records, run, members):
         lines += ["## What the front has in common", ""]
