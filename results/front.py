@@ -218,7 +218,7 @@ def interval(members: Sequence[Record]) -> str:
     """What the ± of these records is."""
     text = "± is half a 95 % confidence interval over validation images"
     if repeated := [record.seeds for record in members if record.seeds > 1]:
-        text += f"; {len(repeated)} of {len(members)} are means of {min(repeated)} fresh seeds, whose scatter is in it"
+        text += f"; {len(repeated)} of {len(members)} are means of {min(repeated)} fresh seeds, with their scatter"
     return text
 
 
