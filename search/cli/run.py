@@ -40,12 +40,14 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def prepared(config: RunConfig) -> RunConfig:
-    """The run file, complete and checked against its data set, before anything is written."""
+    """The run file, complete and checked against its data set and its prices, before anything is written."""
+    from lrf_models.counters.energy import check, load_profile
     from search import loggers
     from search.data import load
     from search.recipes import training_fields
 
     loggers.check(config.loggers)
+    check(load_profile(config.profile), config.convention)
     data = load(config.data, config.data_dir)
     return resolve(config, data.model_fields(), training_fields(config))
 

@@ -37,6 +37,8 @@ def finished(tmp_path: Path) -> Path:
         ("trials: 1\nstart: [ssa, lrf_dyn]", "starting points <= trials must hold"),
         ("objectives: [speed]", "must be one of"),
         ("convention: mine", "convention"),
+        ("profile: nochip", "a profile is one of"),
+        ("convention: memory\nprofile: truenorth", "needs prices of memory accesses"),
         ("epochs: 1e9999", "epochs"),
     ],
 )
