@@ -1,6 +1,6 @@
 """The table of docs/costs.md: what each attention operator costs in each backbone.
 
-    python benchmarks/costs.py [--crops 8] [--pairs 12] [--out docs/costs.md]
+    python benchmarks/costs.py [--crops 4] [--pairs 5] [--out docs/costs.md]
 
 Weights are random: there are no trained ImageNet weights to be had. The statistics of all BNs are those of the
 crops, so that neurons fire; rates are still those of untrained networks, and the table says so.
@@ -168,8 +168,8 @@ def _table(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crops", type=int, default=8)
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--crops", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("docs/costs.md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
