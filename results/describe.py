@@ -93,7 +93,10 @@ def block(operator: Any) -> str:
 
 
 def describe(candidate: Candidate) -> str:
-    """A candidate on one line: family, depth-width, time steps, blocks (``k`` dendrites, ``r`` radius in tokens)."""
+    """A candidate on one line: family, depth-width, time steps, blocks (``k`` dendrites, ``r`` radius in tokens).
+
+    A neuron is named where it is not the family's own.
+    """
     model = candidate.model
     width = model.dims[-1] if model.backbone == "sdt_v3" else model.dim
     blocks = []
@@ -101,7 +104,9 @@ def describe(candidate: Candidate) -> str:
         count = len(list(same))
         blocks.append(f"{count}× {text}" if count > 1 else text)
     depth = len(model.attention_blocks)
-    return f"{BACKBONES[model.backbone]} {depth}-{width} T{model.timesteps}: {', '.join(blocks)}"
+    usual = type(model).model_fields["neuron"].default.kind
+    neuron = "" if model.neuron.kind == usual else f" {model.neuron.kind.upper().replace('_', '-')}"
+    return f"{BACKBONES[model.backbone]} {depth}-{width} T{model.timesteps}{neuron}: {', '.join(blocks)}"
 
 
 def features(candidate: Candidate) -> dict[str, Feature]:
