@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 
 from results.describe import describe, escaped, show
-from results.front import Z95, half_width, interval
+from results.front import half_width, interval
 from results.provenance import facts_of_run
 from search.config import RunConfig
 from search.host import versions
-from search.metrics import METRICS
+from search.metrics import METRICS, Z95
 from search.record import Record
 
 

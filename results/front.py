@@ -16,11 +16,9 @@ import numpy as np
 
 from results.describe import describe, unit
 from search.config import RunConfig
-from search.metrics import METRICS
+from search.metrics import METRICS, Z95
 from search.pareto import Points, nondominated
 from search.record import Record
-
-Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 Chooser = Callable[[list[Record], RunConfig], Record]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from search.metrics import Z95
 from search.record import Record
 from search.worker import Result, Task
 from spaces.config import Candidate
 
-Z95 = 1.959963984540054
 TrainAll = Callable[[Sequence[Task]], Iterator[tuple[Task, Result]]]
 
 

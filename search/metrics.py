@@ -7,6 +7,9 @@ from typing import Literal
 
 from spaces.cost import Cost
 
+Z95 = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -41,17 +41,8 @@ def table(path: Path, images: int = 359) -> Problem:
     curves: dict[str, Points] = {}
     quotes: dict[str, Quote] = {}
     for identity, rows in columns.groupby("identity"):
-        first = rows.iloc[0]
         curves[str(identity)] = rows[list(run.objectives)].to_numpy(dtype=np.float64)
-        quotes[str(identity)] = Quote(
-            identity=str(identity),
-            values=tuple(float(first[name]) if METRICS[name].priced else None for name in run.objectives),
-            bounds=tuple(
-                (float(first.energy_mj_low), float(first.energy_mj_high)) if name == "energy_mj" else None
-                for name in run.objectives
-            ),
-            features=tuple(float(np.log(first[name])) for name in HINTS if name not in run.objectives),
-        )
+        quotes[str(identity)] = _quote(str(identity), rows.iloc[0], run.objectives)
     missing = sum(1 for candidate in space.enumerate() if candidate.identity not in curves)
     if missing:
         raise ValueError(
@@ -97,4 +88,15 @@ def table(path: Path, images: int = 359) -> Problem:
         best=hypervolume(ideal, np.ones(len(run.objectives))),
         epochs=run.epochs,
         duration=duration,
+    )
+
+
+def _quote(identity: str, row: Any, objectives: tuple[str, ...]) -> Quote:
+    """What is known of a candidate before training, from one of its rows."""
+    energy = (float(row.energy_mj_low), float(row.energy_mj_high))
+    return Quote(
+        identity=identity,
+        values=tuple(float(row[name]) if METRICS[name].priced else None for name in objectives),
+        bounds=tuple(energy if name == "energy_mj" else None for name in objectives),
+        features=tuple(float(np.log(row[name])) for name in HINTS if name not in objectives),
     )

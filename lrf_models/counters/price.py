@@ -140,7 +140,7 @@ _TRACES: WeakKeyDictionary[nn.Module, tuple[str, Trace]] = WeakKeyDictionary()
 
 def _remembered_trace(model: nn.Module, shape: tuple[int, ...]) -> Trace:
     """`trace`, once for a model that is measured after each of its epochs; its description tells if it changed."""
-    description = f"{shape} {model!r}"
+    description = f"{shape} {getattr(model, 'settings', None)} {model!r}"
     before = _TRACES.get(model)
     if before is None or before[0] != description:
         before = _TRACES[model] = description, trace(model, shape)

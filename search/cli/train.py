@@ -125,6 +125,7 @@ class Progress:
 
 
 def show_epoch(epoch: Epoch, epochs: int) -> None:
+    """One line on standard error."""
     loss, accuracy = epoch.metrics["loss"], epoch.metrics["accuracy"]
     text = f"epoch {epoch.epoch}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.2%}  {epoch.seconds:.1f} s"
     print(text, file=sys.stderr)

@@ -46,8 +46,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Where:
-    """Where the trials run, and what their workers are sent. From the command line only: a run folder that someone
-    hands over must not bring code along."""
+    """Where the trials run, what their workers are sent, and how many fresh seeds the front gets.
+
+    From the command line only: a run folder that someone hands over must not bring code along.
+    """
 
     address: str | None
     runtime_env: dict[str, Any]

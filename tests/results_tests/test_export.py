@@ -79,7 +79,8 @@ def test_a_pick_is_trained_again_and_the_graph_of_it_runs(
     told = [line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
     assert told == ["1/2", "2/2"]
     candidate = candidate_from(yaml.safe_load((out / "candidate.yaml").read_text(encoding="utf-8")))
-    assert candidate.model == picked.candidate.model  # type: ignore[union-attr]
+    assert picked.candidate is not None
+    assert candidate.model == picked.candidate.model
     assert (candidate.training.epochs, candidate.training.label_smoothing) == (2, 0.05)
     assert candidate.identity != picked.identity
     card = (out / "README.md").read_text(encoding="utf-8")
