@@ -41,7 +41,7 @@ class Objective(Protocol):
 
 
 MEASURED_IMAGES = 64
-"""How many validation images measure the energy after an epoch; always the same. The final one takes all."""
+"""How many validation images measure the energy after an epoch; always the same. After the last, all do."""
 
 Measured = tuple[dict[str, float], dict[str, float]]
 """Metrics, and standard errors of some of them."""
@@ -70,7 +70,13 @@ class TrainingObjective:
         few = data.validation.subset(range(min(MEASURED_IMAGES, len(data.validation))))
         exact = priced_metrics(price(candidate, self.run.profile, self.run.convention))
 
-        def validate(model: nn.Module) -> dict[str, float]:
+        final: Measured | None = None
+
+        def validate(model: nn.Module, last: bool) -> dict[str, float]:
+            nonlocal final
+            if last:
+                final = measure_all(self.run, model, data.validation)
+                return {**final[0], **exact}
             return {**measure_all(self.run, model, few)[0], **evaluate(model, data.validation).metrics, **exact}
 
         try:
@@ -81,7 +87,8 @@ class TrainingObjective:
             return Outcome(status="infeasible", reason=f"out of memory: {error}")
         if trained.stopped:
             return Outcome(status="stopped", metrics=trained.history[-1].metrics)
-        metrics, errors = measure_all(self.run, trained.model, data.validation)
+        # Lost with a worker that died after its last epoch.
+        metrics, errors = final or measure_all(self.run, trained.model, data.validation)
         if distributed.leads():
             checkpoint.save_weights(folder, trained.model, about(candidate, data))
             checkpoint.remove(folder, checkpoint.STATE)

@@ -8,21 +8,22 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrf_models import SpikingBackbone, build_model
+from lrf_models import build_model
 from search import checkpoint, distributed
 from search.data.dataset import Batch, DataSet, Part, TensorPart
 from search.evaluate import IGNORED, evaluate
 from search.record import Epoch
 from spaces.config import Candidate, Training
 
-Validate = Callable[[nn.Module], dict[str, float]]
+Validate = Callable[[nn.Module, bool], dict[str, float]]
+"""Metrics of a model after an epoch, and whether that was the last one."""
 
 
 class Diverged(ArithmeticError):
@@ -60,7 +61,7 @@ def train(
     training is equal to an uninterrupted one, to the bit on a CPU.
 
     Args:
-        validate: Metrics of the model after an epoch; accuracy on the validation part by default.
+        validate: Accuracy on the validation part by default.
         save_every: Seconds between checkpoints.
 
     Raises:
@@ -73,13 +74,14 @@ def train(
     saver = checkpoint.Checkpointer(folder, save_every)
     if (state := saver.load()) is not None:
         learner.restore(state, f"{folder}/{checkpoint.STATE}")
-    validate = validate or (lambda model: evaluate(model, data.validation).metrics)
+    validate = validate or (lambda model, last: evaluate(model, data.validation).metrics)
     stopped = False
     while not stopped and len(learner.history) < candidate.training.epochs:
         started = time.perf_counter()
         loss = learner.epoch()
-        metrics = {"loss": loss, **validate(learner.best)}
-        epoch = Epoch(epoch=len(learner.history) + 1, metrics=metrics, seconds=time.perf_counter() - started)
+        number = len(learner.history) + 1
+        metrics = {"loss": loss, **validate(learner.best, number == candidate.training.epochs)}
+        epoch = Epoch(epoch=number, metrics=metrics, seconds=time.perf_counter() - started)
         learner.history.append(epoch)
         go_on = distributed.agree(not distributed.leads() or report(epoch), learner.device)
         stopped = not go_on and epoch.epoch < candidate.training.epochs
@@ -108,7 +110,7 @@ class Learner:
             raise ValueError(f"{distributed.world()} processes must divide the batch, but got (batch_size={batch})")
         self.batch = batch // distributed.world()
         self.steps = len(self.part) // batch
-        self.schedule = _schedule(self.optimizer, self.training, self.steps)
+        self.schedule = build_schedule(self.optimizer, self.training, self.steps)
         self.mixup = _mixup(self.training, data, self.batch)
 
     @property
@@ -194,7 +196,14 @@ def seed_all(seed: int, epoch: int) -> None:
     random.seed(number)
 
 
-def build_optimizer(model: SpikingBackbone, training: Training) -> torch.optim.Optimizer:
+class Trainable(Protocol):
+    """What has weights, some of which are constants of dynamics: a network, or the store of a super-network."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def dynamics(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+
+def build_optimizer(model: Trainable, training: Training) -> torch.optim.Optimizer:
     """AdamW or LAMB over three groups: weights, what must not decay, and the constants of the dynamics.
 
     Biases and norms do not decay. The constants of dendrites and neurons, the model's ``dynamics()``, do not decay
@@ -222,7 +231,7 @@ def build_optimizer(model: SpikingBackbone, training: Training) -> torch.optim.O
     return optimizer
 
 
-def _schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> Any:
+def build_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> Any:
     """Cosine from ``lr`` to ``min_lr · lr`` over all steps, after a linear warm-up."""
     from timm.scheduler.cosine_lr import CosineLRScheduler
 

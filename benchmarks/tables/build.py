@@ -66,8 +66,6 @@ def train_one(run: RunConfig, candidate: Candidate) -> dict[str, Any]:
         outcome = TrainingObjective(run)(candidate, folder, note)
     if outcome.status != "complete":
         print(f"{candidate.identity}: {outcome.reason}", file=sys.stderr)
-    elif history:
-        history[-1] |= outcome.metrics  # the last epoch's energy from all validation images
     return {
         "identity": reseeded(candidate, 0).identity,
         "seed": candidate.training.seed,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ def image_shape(model: Model) -> tuple[int, ...]:
 def traced_model(model: Model) -> tuple[nn.Module, Trace]:
     """A network without weights, and its trace."""
     network = shell(lambda: build_model(model))
-    return network, trace(network, image_shape(model))
+    return network, _remembered_trace(network, image_shape(model))
 
 
 class Measurement(Frozen):
@@ -135,16 +135,21 @@ def measurement(
     )
 
 
-_TRACES: WeakKeyDictionary[nn.Module, tuple[str, Trace]] = WeakKeyDictionary()
+_TRACES: OrderedDict[str, Trace] = OrderedDict()
+_KEPT = 64
 
 
 def _remembered_trace(model: nn.Module, shape: tuple[int, ...]) -> Trace:
-    """`trace`, once for a model that is measured after each of its epochs; its description tells if it changed."""
-    description = f"{shape} {getattr(model, 'settings', None)} {model!r}"
-    before = _TRACES.get(model)
-    if before is None or before[0] != description:
-        before = _TRACES[model] = description, trace(model, shape)
-    return before[1]
+    """`trace`, once for all networks of the same settings and modules, priced or measured."""
+    settings = getattr(model, "settings", None)
+    if settings is None:  # what a foreign network does is not known from how it is printed
+        return trace(model, shape)
+    description = f"{shape} {settings} {model!r}"
+    if description not in _TRACES:
+        _TRACES[description] = trace(model, shape)
+        if len(_TRACES) > _KEPT:
+            _TRACES.popitem(last=False)
+    return _TRACES[description]
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def test_a_complete_trial(candidate: Candidate, small: DataSet, tmp_path: Path) 
     assert outcome.status == "complete"
     assert set(outcome.metrics) == set(METRICS)
     assert all(set(epoch.metrics) == {*METRICS, "loss"} for epoch in epochs)
-    assert outcome.metrics["accuracy"] == epochs[-1].metrics["accuracy"]  # both on all validation images
+    assert outcome.metrics.items() <= epochs[-1].metrics.items()  # measured once, on all validation images
     assert outcome.metrics["memory_kib"] == epochs[0].metrics["memory_kib"]  # exact before training
     assert 0 < outcome.errors["energy_mj"] < outcome.metrics["energy_mj"]
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors"}  # no checkpoint is left
