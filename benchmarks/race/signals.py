@@ -1,22 +1,79 @@
-"""How well cheap signals rank networks by their trained accuracy: Spearman's rank correlation on a table.
+"""How well cheap signals rank networks by their trained accuracy, on a table of real trainings.
 
-    python -m benchmarks.race.signals benchmarks/tables/digits.parquet
+    python -m benchmarks.race.signals benchmarks/tables/digits.parquet [--epochs 300] [--networks 300]
 
-Signals: the accuracy after each epoch, its extrapolation along a power law, and costs that are known before training
-(among them the dense operations and the highest possible energy, which need no training at all).
+Signals: costs that are known before training (the number of operations is AutoST's score), training-free scores
+(search/signals.py), the accuracy with weights inherited from a super-network (search/supernet.py, trained here for
+``--epochs``), the accuracy after each epoch of the table and its extrapolation along a power law. The last line is
+what no signal can be expected to beat: another seed, trained in full.
+
+The run file of the table lies beside it, with the same name. Prints a Markdown table, and writes it to
+results/signals.json, from which the docs take it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import permutations
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.race.race import RESULTS
+from benchmarks.tables.build import bound_space
+from search.config import RunConfig, load_run_config
+from spaces.config import Candidate
+
 Array = npt.NDArray[np.float64]
-PRICES = ("parameters", "dense_macs", "energy_mj_high")
+PRICES = {
+    "parameters": "parameters",
+    "dense_macs": "operations (AutoST)",
+    "energy_mj_high": "highest possible energy",
+}
 FLOOR = 1e-3
+OUT = RESULTS / "signals.json"
+
+
+class Verdict(NamedTuple):
+    """What a signal is worth.
+
+    Attributes:
+        spearman: Rank correlation with the accuracy after the last epoch.
+        found: Share of the best tenth of the networks that is in the signal's best tenth.
+        networks: How many were ranked.
+        seconds: Cost per network, in seconds of one core; what all networks share is divided by their number.
+    """
+
+    signal: str
+    spearman: float
+    found: float
+    networks: int
+    seconds: float
+
+
+class Table(NamedTuple):
+    """The networks of a table that were trained in full.
+
+    Attributes:
+        identities: Of the networks, n.
+        accuracy: After every epoch [n, epochs], seed 0.
+        seconds: Spent up to every epoch [n, epochs].
+        prices: Costs of each network [n], by name.
+        repeats: Final accuracy of those with several seeds [r, seeds].
+    """
+
+    identities: list[str]
+    accuracy: Array
+    seconds: Array
+    prices: dict[str, Array]
+    repeats: Array
 
 
 def extrapolated(errors: Array, epochs: int) -> Array:
@@ -32,55 +89,143 @@ def extrapolated(errors: Array, epochs: int) -> Array:
     return found
 
 
-def judged(accuracy: Array, prices: dict[str, Array]) -> dict[str, float]:
-    """Spearman's correlation of every signal with the accuracy after the last epoch.
+def curve_signals(accuracy: Array) -> dict[str, tuple[int, Array]]:
+    """What accuracies [n, epochs] say before the last epoch: by name, the epochs seen and the signal [n]."""
+    epochs, found = accuracy.shape[1], {}
+    for seen in range(1, epochs):
+        found[f"accuracy after epoch {seen}"] = seen, accuracy[:, seen - 1]
+        if seen >= 3:
+            found[f"extrapolated from {seen} epochs"] = seen, -extrapolated(1 - accuracy[:, :seen], epochs)
+    return found
 
-    Args:
-        accuracy: After every epoch [n, epochs].
-        prices: Further signals of each network [n], by name.
+
+def best_found(signal: Array, final: Array, share: float = 0.1) -> float:
+    """Share of the best networks that the signal has among its best as many; ties count by their expectation.
+
+    The best are all that reach the accuracy of the one that closes the best tenth.
     """
+    best = final >= np.sort(final)[-max(1, round(share * len(final)))]
+    k = int(best.sum())
+    cut = np.sort(signal)[-k]
+    above, tied = signal > cut, signal == cut
+    return float((best[above].sum() + best[tied].mean() * (k - above.sum())) / k)
+
+
+def judge(name: str, signal: Array, final: Array, seconds: float) -> Verdict:
     from scipy.stats import spearmanr
 
-    final, epochs = accuracy[:, -1], accuracy.shape[1]
-    signals = dict(prices)
-    for seen in range(1, epochs):
-        signals[f"accuracy after {seen} epochs"] = accuracy[:, seen - 1]
-        if seen >= 3:
-            signals[f"extrapolated from {seen} epochs"] = -extrapolated(1 - accuracy[:, :seen], epochs)
-    return {name: float(spearmanr(values, final).statistic) for name, values in signals.items()}
+    rank = float(spearmanr(signal, final).statistic)
+    return Verdict(name, rank, best_found(signal, final), len(final), float(seconds))
 
 
-def read(path: Path) -> tuple[Array, dict[str, Array]]:
-    """Accuracies [n, epochs] and prices [n] of the networks of a table that were trained in full, seed 0.
+def ceiling(repeats: Array, seconds: float) -> Verdict:
+    """How well one full training predicts another with a different seed: means over all ordered pairs of seeds."""
+    pairs = [judge("", repeats[:, i], repeats[:, j], 0) for i, j in permutations(range(repeats.shape[1]), 2)]
+    rank, found = (float(np.mean([getattr(pair, key) for pair in pairs])) for key in ("spearman", "found"))
+    return Verdict("another seed, trained in full", rank, found, len(repeats), seconds)
+
+
+def read(path: Path) -> Table:
+    """The table of a Parquet file.
 
     Raises:
-        ValueError: There is no such table, or it holds fewer than three such networks.
+        ValueError: There is no such table, or it holds fewer than three networks that were trained in full.
     """
     import pyarrow.parquet as pq
 
     if not path.exists():
         raise ValueError(f"there is no table {path}; benchmarks/tables/build.py makes it")
-    rows = pq.read_table(path).to_pandas()
-    rows = rows[rows.seed == 0].sort_values(["identity", "epoch"])
-    groups = [group for _, group in rows.groupby("identity") if len(group) == group.epochs.iloc[0]]
-    if len(groups) < 3:
-        raise ValueError(f"{path} must hold three networks that were trained in full, but holds {len(groups)}")
-    prices = {name: np.array([float(group[name].iloc[0]) for group in groups]) for name in PRICES}
-    accuracy = np.array([group.accuracy.to_numpy(dtype=np.float64) for group in groups])
-    return accuracy, prices
+    rows = pq.read_table(path).to_pandas().sort_values(["identity", "seed", "epoch"])
+    full = rows[rows.groupby(["identity", "seed"]).epoch.transform("size") == rows.epochs]
+    first = full[full.seed == 0]
+    identities = first.identity.unique().tolist()
+    if len(identities) < 3:
+        raise ValueError(f"{path} must hold three networks that were trained in full, but holds {len(identities)}")
+    start = first[first.epoch == 1]
+    last = full[full.epoch == full.epochs].pivot(index="identity", columns="seed", values="accuracy")
+    return Table(
+        identities,
+        first.accuracy.to_numpy(dtype=np.float64).reshape(len(identities), -1),
+        first.seconds.to_numpy(dtype=np.float64).reshape(len(identities), -1).cumsum(1),
+        {name: start[name].to_numpy(dtype=np.float64) for name in PRICES},
+        last.dropna().to_numpy(dtype=np.float64),
+    )
+
+
+def built(chosen: Sequence[Candidate], run: RunConfig, epochs: int) -> Iterator[tuple[str, Array, float]]:
+    """Name, values [n] and seconds per network of the signals that need a network built."""
+    import torch
+
+    from search.data import load
+    from search.signals import SIGNALS
+    from search.supernet import SuperNetwork
+
+    torch.set_num_threads(1)
+    data = load(run.data, run.data_dir)
+
+    def timed(score: Callable[[Candidate], float]) -> tuple[Array, float]:
+        started = time.process_time()
+        found = np.array([score(candidate) for candidate in chosen], dtype=np.float64)
+        return found, (time.process_time() - started) / len(chosen)
+
+    for name, score in SIGNALS.items():
+        yield name, *timed(partial(score, data=data))
+    if epochs:
+        space, started = list(bound_space(run).enumerate()), time.process_time()
+        net = SuperNetwork(space, run.seed)
+        net.fit(data, space[0].training.model_copy(update={"epochs": epochs}))
+        share = (time.process_time() - started) / len(space)
+        accuracy, seconds = timed(partial(net.accuracy, data=data))
+        yield f"super-network, {epochs} epochs", accuracy, share + seconds
+
+
+def verdicts(table: Table, run: RunConfig, epochs: int, networks: int) -> list[Verdict]:
+    """All signals, judged; those that need a network built on ``networks`` that are drawn at random."""
+    from lrf_models.counters import price
+
+    by_identity = {candidate.identity: candidate for candidate in bound_space(run).enumerate()}
+    chosen = sorted(random.Random(0).sample(range(len(table.identities)), min(networks, len(table.identities))))
+    candidates, final = [by_identity[table.identities[i]] for i in chosen], table.accuracy[:, -1]
+    started, few = time.process_time(), candidates[:: max(1, len(candidates) // 50)]
+    for candidate in few:
+        price(candidate)
+    seconds = (time.process_time() - started) / len(few)
+    found = [judge(label, table.prices[name], final, seconds) for name, label in PRICES.items()]
+    for name, signal, seconds in built(candidates, run, epochs):
+        found.append(judge(name, signal, final[chosen], seconds))
+    for name, (seen, signal) in curve_signals(table.accuracy).items():
+        found.append(judge(name, signal, final, table.seconds[:, seen - 1].mean()))
+    if table.repeats.shape[1] > 1 and len(table.repeats) > 2:
+        found.append(ceiling(table.repeats, table.seconds[:, -1].mean()))
+    return found
+
+
+def markdown(found: Sequence[Verdict]) -> str:
+    """The verdicts as a table."""
+    rows = [
+        "| signal | rank correlation with the final accuracy | best tenth found | networks | seconds per network |",
+        "|---|---|---|---|---|",
+    ]
+    for v in found:
+        rows.append(f"| {v.signal} | {v.spearman:.3f} | {v.found:.0%} | {v.networks} | {v.seconds:.2g} |")
+    return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
+    parser.add_argument("--epochs", type=int, default=300, help="of the super-network; 0 for none")
+    parser.add_argument("--networks", type=int, default=10**6, help="how many networks are built and scored")
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     try:
-        accuracy, prices = read(arguments.table)
+        table, run = read(arguments.table), load_run_config(arguments.table.with_suffix(".yaml"))
+        found = verdicts(table, run, arguments.epochs, arguments.networks)
     except ValueError as error:
         parser.error(str(error))
-    print("| signal | Spearman with the final accuracy | networks |\n|---|---|---|")
-    for name, value in judged(accuracy, prices).items():
-        print(f"| {name} | {value:.3f} | {len(accuracy)} |")
+    said: dict[str, Any] = {"table": arguments.table.stem, "verdicts": [v._asdict() for v in found]}
+    arguments.out.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    print(markdown(found))
 
 
 if __name__ == "__main__":
