@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: race install front test test-slow lint types clean
+.PHONY: race peers race-peers install front test test-slow lint types clean
 
 install: $(STAMP)
 
@@ -48,4 +48,19 @@ race: install
 	$(RACE) run nb201:cifar10 --contestants priced --trials 100
 	$(RACE) run nb201:cifar10 --contestants gp --trials 100 --seeds 5
 	$(RACE) run zdt1 dtlz2 --contestants random nsga2 tpe "priced, no prices" --trials 60
+	$(RACE) page
+
+# Ax and Syne Tune, to race against. Syne Tune comes alone: what it would add (xgboost, NVIDIA's NCCL) is not used.
+peers: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[race]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps syne-tune
+
+DIGITS := benchmarks/tables/digits.parquet
+AX := ax "ax, told the scale"
+race-peers: peers
+	$(RACE) run nb201:cifar10 --contestants mo-rea --trials 800
+	$(RACE) run $(DIGITS) --contestants moasha "moasha, grace 3" mo-rea
+	$(RACE) run zdt1 dtlz2 --contestants mo-rea --trials 60
+	$(RACE) run nb201:cifar10 $(DIGITS) --contestants $(AX) --trials 100 --seeds 3
+	$(RACE) run zdt1 dtlz2 --contestants ax --trials 60 --seeds 3
 	$(RACE) page

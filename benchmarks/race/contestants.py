@@ -1,4 +1,4 @@
-"""Contestants of the project's own environment: Optuna's samplers, each as recommended, and ``priced``."""
+"""Contestants by name: Optuna's samplers, each as recommended, and ``priced``; other packages' are in `peers`."""
 
 from __future__ import annotations
 
@@ -101,8 +101,14 @@ def make(name: str, problem: Problem, seed: int) -> Contestant:
     """A contestant by name.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or its package is not installed.
     """
-    if name not in CONTESTANTS:
-        raise ValueError(f"a contestant is one of {sorted(CONTESTANTS)}, but got {name!r}")
-    return CONTESTANTS[name](problem, seed)
+    from benchmarks.race.peers import PEERS
+
+    known = CONTESTANTS | PEERS
+    if name not in known:
+        raise ValueError(f"a contestant is one of {sorted(known)}, but got {name!r}")
+    try:
+        return known[name](problem, seed)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"contestant {name!r} needs {error.name}; `make peers` installs it") from None

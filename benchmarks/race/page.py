@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.race.race import RESULTS, results
+from benchmarks.race.signals import OUT as JUDGED
+from benchmarks.race.signals import Verdict, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOAL = 0.95
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
+COLOURS += ("#882255", "#999933", "#332288", "#aa4499")
 Lines = list[dict[str, Any]]
 
 HEAD = """# How far a search gets on the same budget
@@ -31,8 +35,39 @@ A point that was trained before is answered from memory, at no expense, for ever
 in a row a contestant gets a random new point. A stopped trial is told PRUNED, as our engine does.
 
 Contestants: `random`; Optuna 5.0 `nsga2` (population 20), `tpe` (multivariate, grouped, constant liar), `gp`; ours,
-`priced`. Only `priced` uses that latency and size are known before training: the others' interfaces cannot take an
-objective that is already known. `priced, no prices` is the same sampler with nothing declared to it.
+`priced`. `priced, no prices` is the same sampler with nothing declared to it. From packages of their own (`make
+peers` installs them, `make race-peers` races them):
+
+* `ax`: Ax 1.3 with the strategy that it chooses itself, the centre of the space, Sobol points, then BoTorch's
+  qLogNEHVI. `ax, told the scale` is told values on the scale of the hypervolume, and its reference point as objective
+  thresholds, which nobody else knows.
+* `moasha`: Syne Tune 0.16 with its defaults (non-dominated sorting with an epsilon-net, first rung after one epoch,
+  reduction 3); `moasha, grace 3` has its first rung after three, as ours does. Both stop early by their own rules.
+* `mo-rea`: Syne Tune's multi-objective regularised evolution (population 20, sample 10).
+
+Only `priced` uses that latency and size are known before training: the others' interfaces cannot take an objective
+that is already known, nor bounds of one. Ax and Syne Tune get a conditional space flattened, what does not exist in a
+point ignored; a point that breaks a law of the space is abandoned (Ax) or an error (Syne Tune) at once, and an
+early-stopped one is abandoned by Ax, which would take its last values for final ones. Syne Tune's EHVI is not raced:
+release 0.16 pairs its points with their results by the order in which they end, which four workers mix up, and takes
+2 for the reference of every objective; Ax plays the same algorithm.
+"""
+
+SIGNALS = """## Cheap signals
+
+How well a signal ranks the networks of a table by their accuracy after the last epoch: Spearman's correlation, and
+the share of the best tenth of all networks that is in the signal's best tenth. A signal that is larger promises more;
+a price is taken as a promise too. `python -m benchmarks.race.signals {table}` makes the table from seed 0 of every
+network; its last line, what no signal can be expected to beat, compares the seeds of those networks that have several.
+
+`hamming` and `sparse-hamming` are training-free (`search/signals.py`), the super-network is trained once for all
+networks (`search/supernet.py`), and its seconds are divided by their number. Seconds of signals are CPU time, those
+of epochs what the table's trainings took on one core each.
+
+{rows}
+
+No signal is used unless a run asks for it: `sampler: {{name: priced, options: {{signals: [hamming]}}}}` gives
+training-free scores to the models of `priced` as further features. Learning curves are used by the schedule.
 """
 
 TAIL = """## Limits
@@ -43,7 +78,6 @@ TAIL = """## Limits
   stops early).
 * The simulated clock has no failures and no waiting for the cluster.
 * Seconds per suggestion were measured on a machine shared with other work: compare them with each other only.
-* Syne Tune's MOASHA and Ax or BoTorch (qLogNEHVI) have not been raced yet.
 """
 
 
@@ -150,6 +184,15 @@ def plot(title: str, groups: dict[str, Lines], top: float) -> str:
     return "\n".join([*out, "</g></svg>"]) + "\n"
 
 
+def signals() -> list[str]:
+    """The section on cheap signals, if they were judged."""
+    if not JUDGED.exists():
+        return []
+    said = json.loads(JUDGED.read_text(encoding="utf-8"))
+    rows = markdown([Verdict(**verdict) for verdict in said["verdicts"]])
+    return [SIGNALS.format(table=f"benchmarks/tables/{said['table']}.parquet", rows=rows)]
+
+
 def write() -> None:
     """Write the page and one plot per problem."""
     parts = [HEAD]
@@ -164,4 +207,4 @@ def write() -> None:
         image.write_text(plot(path.stem, groups, top), encoding="utf-8")
         picture = f"![{path.stem}](images/{image.name})"
         parts.append("\n\n".join((f"## {path.stem}", picture, table(groups, budgets), verdict(groups) + "\n")))
-    (DOCS / "search-benchmark.md").write_text("\n".join([*parts, TAIL]), encoding="utf-8")
+    (DOCS / "search-benchmark.md").write_text("\n".join([*parts, *signals(), TAIL]), encoding="utf-8")

@@ -107,8 +107,11 @@ def main() -> None:
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     seeds = range(arguments.first, arguments.first + arguments.seeds)
-    for name in arguments.problems:
-        race(name, arguments.contestants, seeds, arguments.trials, arguments.grace, arguments.reduction)
+    try:
+        for name in arguments.problems:
+            race(name, arguments.contestants, seeds, arguments.trials, arguments.grace, arguments.reduction)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -76,6 +76,14 @@ class Contestant(Protocol):
         """Have this point come next: everything proposed of late was known already."""
 
 
+@runtime_checkable
+class Stopping(Contestant, Protocol):
+    """A contestant that stops trials early by its own rules."""
+
+    def goes_on(self, identity: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Whether a trial goes on after an epoch; a `Stopper`."""
+
+
 @dataclass
 class Trace:
     """What a search had at each moment a full training ended.
@@ -121,7 +129,7 @@ class Simulation:
     """One search.
 
     Args:
-        stop: Early stopping; None trains everything in full.
+        stop: Early stopping; None leaves it to the contestant (`Stopping`), most of which train everything in full.
         workers: Trials at once.
         seed: For the random points of last resort.
         goal: The search ends when this share is reached.
@@ -137,6 +145,8 @@ class Simulation:
         seed: int = 0,
         goal: float = 2.0,
     ) -> None:
+        if stop is None and isinstance(contestant, Stopping):
+            stop = contestant.goes_on
         self.problem, self.contestant, self.stop, self.goal = problem, contestant, stop, goal
         self.trace = Trace()
         self._workers = workers
