@@ -51,7 +51,7 @@ def agreement(spikes: Tensor, sparse: bool) -> Tensor:
 
 
 def diversity(candidate: Candidate, data: DataSet, *, sparse: bool) -> float:
-    """log |det| of the mean `agreement` over the neurons' layers and time steps: large where images differ.
+    """log |det| per image of the mean `agreement` over layers of neurons and time steps: large where images differ.
 
     A thousandth of a neuron on the diagonal keeps it finite where two images look the same everywhere.
     """
@@ -69,7 +69,7 @@ def diversity(candidate: Candidate, data: DataSet, *, sparse: bool) -> float:
     with torch.no_grad():
         model(x)
     kernel = torch.stack(kernels).double().mean(0)
-    return float(torch.linalg.slogdet(kernel + 1e-3 * torch.eye(len(kernel))).logabsdet)
+    return float(torch.linalg.slogdet(kernel + 1e-3 * torch.eye(len(kernel))).logabsdet / len(kernel))
 
 
 SIGNALS: dict[str, Score] = {

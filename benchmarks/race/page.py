@@ -57,8 +57,8 @@ SIGNALS = """## Cheap signals
 
 How well a signal ranks the networks of a table by their accuracy after the last epoch: Spearman's correlation, and
 the share of the best tenth of all networks that is in the signal's best tenth. A signal that is larger promises more;
-a price is taken as a promise too. `python -m benchmarks.race.signals {table}` makes the table from seed 0 of every
-network; its last line, what no signal can be expected to beat, compares the seeds of those networks that have several.
+a price is taken as a promise too. `python -m benchmarks.race.signals {table}` makes this from seed 0 of each network;
+the last line, what no signal can be expected to beat, compares the seeds of those networks that have several.
 
 `hamming` and `sparse-hamming` are training-free (`search/signals.py`), the super-network is trained once for all
 networks (`search/supernet.py`), and its seconds are divided by their number. Seconds of signals are CPU time, those

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from search.config import RunConfig
     from search.engine import Price
+    from spaces.config import Candidate
     from spaces.space import Space
 
 
@@ -73,14 +75,33 @@ def _brute_force(config: RunConfig, space: Space, price: Price | None, **options
     return BruteForce(**{"seed": config.seed, **options})
 
 
-def _priced(config: RunConfig, space: Space, price: Price | None, **options: Any) -> BaseSampler:
+def _priced(
+    config: RunConfig, space: Space, price: Price | None, signals: Sequence[str] = (), **options: Any
+) -> BaseSampler:
     from search.samplers.priced import PricedSampler
     from search.samplers.quote import Quotes, curves, optima
 
-    quote = Quotes(config, price) if price is not None else None
+    quote = Quotes(config, price, _scores(config, signals)) if price is not None else None
     known = {"space": space, "quote": quote, "optimum": optima(config), "curve": curves(config)}
     return PricedSampler(**{"seed": config.seed, **known, **options})
 
+
+def _scores(config: RunConfig, names: Sequence[str]) -> list[Callable[[Candidate], float]]:
+    """Training-free scores on the data of a run; torch is loaded only for those who ask for some."""
+    if not names:
+        return []
+    from search.data import load
+    from search.signals import scores
+
+    data = load(config.data, config.data_dir)
+    return [partial(score, data=data) for score in scores(names)]
+
+
+MOST_PRICED = 3
+_UNTAUGHT = {"random", "qmc", "brute-force"}
+"""They do not learn from what they proposed before."""
+_RIGID = {"nsga2", "nsga3", "gp", "qmc"}
+"""They work on the parameters that every network has, and draw the others at random."""
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "random": _random,
@@ -113,3 +134,23 @@ def make_sampler(config: RunConfig, space: Space, price: Price | None = None) ->
             return SAMPLERS[name](config, space, price, **config.sampler.options)
         except TypeError as error:
             raise ValueError(f"sampler {name!r} does not take these options: {error}") from None
+
+
+def caveats(config: RunConfig, space: Space) -> list[str]:
+    """What a sampler cannot do of what the run asks, and does in a lesser way; one sentence each."""
+    name, found = config.sampler.name, []
+    if name in _RIGID:
+        rng = random.Random(0)
+        common = set.intersection(*(set(space.draw(rng)) for _ in range(50)))
+        if rest := sorted(set(space.parameters()) - common):
+            found.append(
+                f"sampler {name!r} works on the {len(common)} parameters that all networks of the space have; the "
+                f"other {len(rest)} it draws at random ({', '.join(rest[:3])}{', …' if len(rest) > 3 else ''}); "
+                "'tpe' and 'priced' learn them too"
+            )
+    if name in _UNTAUGHT and (measured := sorted(n for n in config.budgets if not METRICS[n].priced)):
+        found.append(
+            f"sampler {name!r} does not learn from trials that break a budget, so it goes on proposing what breaks "
+            f"that on {', '.join(measured)}"
+        )
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Quote:
         values: Exact value per objective, in the study's order and direction; None for what must be measured.
         bounds: Lowest and highest possible value of what must be measured, where known.
         violation: Total by which budgets are broken for certain; 0 if none is.
-        features: Further numbers for a model: logarithms of costs that are no objective.
+        features: Further numbers for a model: logarithms of costs that are no objective, and scores.
     """
 
     identity: str
@@ -57,11 +57,20 @@ class Quotes:
 
     To price a network takes tens of milliseconds, too long for the hundreds of candidates of one suggestion. So
     prices are kept by what they depend on, and a sampler may ask for the quote that `guessed` costs would give.
+
+    Args:
+        signals: Scores of a candidate (search/signals.py) that become features; guessed as prices are.
     """
 
-    def __init__(self, config: RunConfig, price: Callable[[Candidate], Cost]) -> None:
-        self._config, self._price = config, price
+    def __init__(
+        self,
+        config: RunConfig,
+        price: Callable[[Candidate], Cost],
+        signals: Sequence[Callable[[Candidate], float]] = (),
+    ) -> None:
+        self._config, self._price, self._signals = config, price, signals
         self._costs: dict[str, Cost] = {}
+        self._scores: dict[str, tuple[float, ...]] = {}
         self._budgets = dict(config.budgets)
         energy = self._budgets.pop("energy_mj", None)
         if energy is not None and energy.max is not None:  # the least possible energy can only break a maximum
@@ -71,35 +80,39 @@ class Quotes:
         key = _network(candidate)
         if key not in self._costs:
             self._costs[key] = self._price(candidate)
-        return self._quote(candidate, self._costs[key])
+        if candidate.identity not in self._scores:
+            self._scores[candidate.identity] = tuple(signal(candidate) for signal in self._signals)
+        return self._quote(candidate, self._costs[key], self._scores[candidate.identity])
 
     def identity(self, candidate: Candidate) -> str:
         return candidate.identity
 
     def at_hand(self, candidate: Candidate) -> bool:
-        """Whether the exact quote costs nothing: the same network was priced before."""
-        return _network(candidate) in self._costs
+        """Whether the exact quote costs nothing: the same network was priced, and scored, before."""
+        scored = not self._signals or candidate.identity in self._scores
+        return scored and _network(candidate) in self._costs
 
     def recall(self, trial: FrozenTrial, candidate: Candidate) -> None:
         """Take the price from the record of an earlier session."""
-        if not self.at_hand(candidate):
+        if _network(candidate) not in self._costs:
             record = record_of(trial)
             if record is not None and record.cost is not None:
                 self._costs[_network(candidate)] = record.cost
 
     def logs(self, candidate: Candidate) -> npt.NDArray[np.float64]:
-        """Logarithms of the costs of a priced candidate, to learn from."""
+        """Logarithms of the costs of a priced candidate, and its scores, to learn from."""
         cost = self._costs[_network(candidate)]
-        return np.log([max(float(getattr(cost, name)), 1e-12) for name in Cost.model_fields])
+        logs = np.log([max(float(getattr(cost, name)), 1e-12) for name in Cost.model_fields])
+        return np.append(logs, self._scores[candidate.identity])
 
     def guessed(self, candidate: Candidate, logs: npt.NDArray[np.float64]) -> Quote:
-        """The quote if the costs were these."""
+        """The quote if the costs, and the scores, were these."""
         whole = {name: field.annotation is int for name, field in Cost.model_fields.items()}
-        values = np.exp(logs).tolist()
+        values = np.exp(logs[: len(whole)]).tolist()
         costs = {n: round(v) if whole[n] else v for n, v in zip(whole, values, strict=True)}
-        return self._quote(candidate, Cost.model_validate(costs))
+        return self._quote(candidate, Cost.model_validate(costs), tuple(logs[len(whole) :].tolist()))
 
-    def _quote(self, candidate: Candidate, cost: Cost) -> Quote:
+    def _quote(self, candidate: Candidate, cost: Cost, scores: tuple[float, ...]) -> Quote:
         config, exact = self._config, priced_metrics(cost)
         known = {**exact, "energy_mj": cost.energy_mj_low}
         bounds = (cost.energy_mj_low, cost.energy_mj_high)
@@ -108,7 +121,7 @@ class Quotes:
             values=tuple(exact.get(name) for name in config.objectives),
             bounds=tuple(bounds if name == "energy_mj" else None for name in config.objectives),
             violation=violation({n: b for n, b in self._budgets.items() if n in known}, known),
-            features=tuple(math.log(max(exact[n], 1e-12)) for n in HINTS if n not in config.objectives),
+            features=(*(math.log(max(exact[n], 1e-12)) for n in HINTS if n not in config.objectives), *scores),
         )
 
 

@@ -181,6 +181,32 @@ def test_equal_networks_are_priced_once() -> None:
     assert quotes.guessed(one, quotes.logs(one)).values == pytest.approx(quotes(one).values)
 
 
+def test_scores_are_asked_for_once_and_become_features() -> None:
+    asked: list[str] = []
+
+    def score(candidate: Candidate) -> float:
+        asked.append(candidate.identity)
+        return 3.5
+
+    plain, scored = Quotes(RunConfig(name="t"), fake_price), Quotes(RunConfig(name="t"), fake_price, [score])
+    one = digits().bound(DATA, {}).sample(random.Random(0))
+    assert not scored.at_hand(one)
+    assert scored(one).features == (*plain(one).features, 3.5) == scored(one).features
+    assert scored.at_hand(one)
+    assert asked == [one.identity]
+    assert scored.guessed(one, scored.logs(one)).features == pytest.approx(scored(one).features)
+
+
+def test_a_search_may_use_signals_and_unknown_ones_are_refused() -> None:
+    def config(*signals: str) -> RunConfig:
+        options = {"fresh": 8, "prices": 1, "startup": 2, "signals": signals}
+        return RunConfig(name="t", sampler={"name": "priced", "options": options})
+
+    assert len(search_digits(config("hamming"), fake_price, 5)) == 5
+    with pytest.raises(ValueError, match=r"a signal is one of \['hamming', 'sparse-hamming'\], but got 'magic'"):
+        make_sampler(config("magic"), digits(), fake_price)
+
+
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ValueError, match="does not take these options"):
         make_sampler(RunConfig(name="t", sampler={"name": "priced", "options": {"speed": 1}}), digits(), fake_price)
