@@ -101,8 +101,9 @@ class Ax:
 
     def __init__(self, problem: Problem, seed: int, scaled: bool = False) -> None:
         from ax.api.client import Client
+        from ax.utils.common.logger import set_ax_logger_levels
 
-        logging.getLogger("ax").setLevel(logging.ERROR)
+        set_ax_logger_levels(logging.ERROR)
         self._scale: Callable[[Points], Points] = problem.scale if scaled else lambda values: _signs(problem) * values
         self._flat = Flat(problem.space)
         self._rng = random.Random(seed)
