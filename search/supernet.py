@@ -28,7 +28,7 @@ from search.evaluate import IGNORED, evaluate
 from search.train import Diverged, build_optimizer, build_schedule, seed_all
 from spaces.config import Candidate, Training
 
-CALIBRATION = 512
+CALIBRATION = 256
 """How many training images set the statistics of a candidate's BNs, which weights from a store do not have."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.race.race import RESULTS, results
 from benchmarks.race.signals import OUT as JUDGED
-from benchmarks.race.signals import Verdict, markdown
+from benchmarks.race.signals import Lesson, Verdict, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOAL = 0.95
@@ -58,7 +58,9 @@ SIGNALS = """## Cheap signals
 How well a signal ranks the networks of a table by their accuracy after the last epoch: Spearman's correlation, and
 the share of the best tenth of all networks that is in the signal's best tenth. A signal that is larger promises more;
 a price is taken as a promise too. `python -m benchmarks.race.signals {table}` makes this from seed 0 of each network;
-the last line, what no signal can be expected to beat, compares the seeds of those networks that have several.
+the last line, what no signal can be expected to beat, compares the seeds of those networks that have several. The
+second table asks what a signal adds to a search: the rank correlation of the model of `priced` with the accuracy of
+networks that it has not seen, after so many trainings of random ones (means of 20 draws).
 
 `hamming` and `sparse-hamming` are training-free (`search/signals.py`), the super-network is trained once for all
 networks (`search/supernet.py`), and its seconds are divided by their number. Seconds of signals are CPU time, those
@@ -189,7 +191,8 @@ def signals() -> list[str]:
     if not JUDGED.exists():
         return []
     said = json.loads(JUDGED.read_text(encoding="utf-8"))
-    rows = markdown([Verdict(**verdict) for verdict in said["verdicts"]])
+    lessons = [Lesson(**lesson) for lesson in said["lessons"]]
+    rows = markdown([Verdict(**verdict) for verdict in said["verdicts"]], lessons)
     return [SIGNALS.format(table=f"benchmarks/tables/{said['table']}.parquet", rows=rows)]
 
 

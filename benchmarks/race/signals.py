@@ -1,11 +1,12 @@
 """How well cheap signals rank networks by their trained accuracy, on a table of real trainings.
 
-    python -m benchmarks.race.signals benchmarks/tables/digits.parquet [--epochs 300] [--networks 300]
+    python -m benchmarks.race.signals benchmarks/tables/digits.parquet [--epochs 25 100] [--networks 300]
 
 Signals: costs that are known before training (the number of operations is AutoST's score), training-free scores
-(search/signals.py), the accuracy with weights inherited from a super-network (search/supernet.py, trained here for
-``--epochs``), the accuracy after each epoch of the table and its extrapolation along a power law. The last line is
-what no signal can be expected to beat: another seed, trained in full.
+(search/signals.py), the accuracy with weights inherited from super-networks (search/supernet.py), one for each of
+``--epochs``, the accuracy after each epoch of the table, and its extrapolation along a power law. Then what no signal
+can be expected to beat: another seed, trained in full. And what a signal adds to a search: how well the model of
+``priced`` ranks the rest after some trainings, with and without the signal as a feature.
 
 The run file of the table lies beside it, with the same name. Prints a Markdown table, and writes it to
 results/signals.json, from which the docs take it.
@@ -24,20 +25,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.race.race import RESULTS
 from benchmarks.tables.build import bound_space
 from search.config import RunConfig, load_run_config
+from search.samplers.domain import Domain
+from search.samplers.surrogate import Array, GaussianProcess, Ints
 from spaces.config import Candidate
 
-Array = npt.NDArray[np.float64]
 PRICES = {
     "parameters": "parameters",
     "dense_macs": "operations (AutoST)",
     "energy_mj_high": "highest possible energy",
 }
 FLOOR = 1e-3
+LESSONS = (10, 30, 100)
 OUT = RESULTS / "signals.json"
 
 
@@ -56,6 +58,16 @@ class Verdict(NamedTuple):
     found: float
     networks: int
     seconds: float
+
+
+class Lesson(NamedTuple):
+    """Rank correlation of the model of ``priced`` with the accuracy of networks it has not seen, with one signal."""
+
+    signal: str
+    after_10: float
+    after_30: float
+    after_100: float
+    networks: int
 
 
 class Table(NamedTuple):
@@ -152,7 +164,7 @@ def read(path: Path) -> Table:
     )
 
 
-def built(chosen: Sequence[Candidate], run: RunConfig, epochs: int) -> Iterator[tuple[str, Array, float]]:
+def built(chosen: Sequence[Candidate], run: RunConfig, lengths: Sequence[int]) -> Iterator[tuple[str, Array, float]]:
     """Name, values [n] and seconds per network of the signals that need a network built."""
     import torch
 
@@ -170,7 +182,7 @@ def built(chosen: Sequence[Candidate], run: RunConfig, epochs: int) -> Iterator[
 
     for name, score in SIGNALS.items():
         yield name, *timed(partial(score, data=data))
-    if epochs:
+    for epochs in lengths:
         space, started = list(bound_space(run).enumerate()), time.process_time()
         net = SuperNetwork(space, run.seed)
         net.fit(data, space[0].training.model_copy(update={"epochs": epochs}))
@@ -179,11 +191,48 @@ def built(chosen: Sequence[Candidate], run: RunConfig, epochs: int) -> Iterator[
         yield f"super-network, {epochs} epochs", accuracy, share + seconds
 
 
-def verdicts(table: Table, run: RunConfig, epochs: int, networks: int) -> list[Verdict]:
+def taught(features: Array, groups: Ints, final: Array, known: int, repeats: int = 20) -> float:
+    """How well the model of ``priced`` ranks the networks that it has not seen, after ``known`` drawn at random.
+
+    Args:
+        features: Of each network [n, d], in [0, 1]; ``groups`` says which share a length scale.
+    """
+    from scipy.stats import spearmanr
+
+    errors, found = np.log(np.maximum(1 - final, FLOOR)), []
+    for seed in range(repeats):
+        order = np.random.default_rng(seed).permutation(len(final))
+        seen, rest = order[:known], order[known:]
+        model = GaussianProcess(groups).fit(features[seen], errors[seen], np.zeros(known))
+        found.append(spearmanr(-model.predict(features[rest])[0], final[rest]).statistic)
+    return float(np.mean(found))
+
+
+def lessons(rows: Array, groups: Ints, signals: dict[str, Array], final: Array) -> list[Lesson]:
+    """What each signal [n] adds to the model of ``priced``, which knows the choices and the prices, ``rows``."""
+    found = []
+    for name, extra in {"none": np.zeros((len(final), 0)), **{n: s[:, None] for n, s in signals.items()}}.items():
+        features = np.hstack((rows, scaled(extra)))
+        wider = np.append(groups, groups.max() + 1 + np.arange(extra.shape[1])).astype(np.int64)
+        found.append(Lesson(name, *(taught(features, wider, final, known) for known in LESSONS), len(final)))
+    return found
+
+
+def scaled(columns: Array) -> Array:
+    """Each column [n] between 0 and 1."""
+    span = np.ptp(columns, axis=0)
+    inside: Array = (columns - columns.min(0)) / np.where(span > 0, span, 1.0)
+    return inside
+
+
+def verdicts(
+    table: Table, run: RunConfig, lengths: Sequence[int], networks: int
+) -> tuple[list[Verdict], list[Lesson]]:
     """All signals, judged; those that need a network built on ``networks`` that are drawn at random."""
     from lrf_models.counters import price
 
-    by_identity = {candidate.identity: candidate for candidate in bound_space(run).enumerate()}
+    space = bound_space(run)
+    by_identity = {candidate.identity: candidate for candidate in space.enumerate()}
     chosen = sorted(random.Random(0).sample(range(len(table.identities)), min(networks, len(table.identities))))
     candidates, final = [by_identity[table.identities[i]] for i in chosen], table.accuracy[:, -1]
     started, few = time.process_time(), candidates[:: max(1, len(candidates) // 50)]
@@ -191,41 +240,55 @@ def verdicts(table: Table, run: RunConfig, epochs: int, networks: int) -> list[V
         price(candidate)
     seconds = (time.process_time() - started) / len(few)
     found = [judge(label, table.prices[name], final, seconds) for name, label in PRICES.items()]
-    for name, signal, seconds in built(candidates, run, epochs):
+    signals: dict[str, Array] = {}
+    for name, signal, seconds in built(candidates, run, lengths):
+        signals[name] = signal
         found.append(judge(name, signal, final[chosen], seconds))
     for name, (seen, signal) in curve_signals(table.accuracy).items():
         found.append(judge(name, signal, final, table.seconds[:, seen - 1].mean()))
     if table.repeats.shape[1] > 1 and len(table.repeats) > 2:
         found.append(ceiling(table.repeats, table.seconds[:, -1].mean()))
-    return found
+    domain = Domain(space)
+    points = np.array([domain.encode(space.values_of(candidate)) for candidate in candidates])
+    prices = scaled(np.log(np.column_stack([table.prices[name][chosen] for name in PRICES])))
+    groups = np.append(domain.groups, domain.groups.max() + 1 + np.arange(len(PRICES))).astype(np.int64)
+    return found, lessons(np.hstack((points, prices)), groups, signals, final[chosen])
 
 
-def markdown(found: Sequence[Verdict]) -> str:
-    """The verdicts as a table."""
+def markdown(found: Sequence[Verdict], learned: Sequence[Lesson]) -> str:
+    """The verdicts and the lessons as two tables."""
     rows = [
         "| signal | rank correlation with the final accuracy | best tenth found | networks | seconds per network |",
         "|---|---|---|---|---|",
     ]
     for v in found:
         rows.append(f"| {v.signal} | {v.spearman:.3f} | {v.found:.0%} | {v.networks} | {v.seconds:.2g} |")
+    heads = " | ".join(f"after {known} trainings" for known in LESSONS)
+    rows += ["", f"| signal beside choices and prices | {heads} | networks |", "|---" * 5 + "|"]
+    for t in learned:
+        rows.append(f"| {t.signal} | {t.after_10:.3f} | {t.after_30:.3f} | {t.after_100:.3f} | {t.networks} |")
     return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
-    parser.add_argument("--epochs", type=int, default=300, help="of the super-network; 0 for none")
+    parser.add_argument("--epochs", type=int, nargs="*", default=[25, 100], help="of super-networks")
     parser.add_argument("--networks", type=int, default=10**6, help="how many networks are built and scored")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     try:
         table, run = read(arguments.table), load_run_config(arguments.table.with_suffix(".yaml"))
-        found = verdicts(table, run, arguments.epochs, arguments.networks)
+        found, learned = verdicts(table, run, arguments.epochs, arguments.networks)
     except ValueError as error:
         parser.error(str(error))
-    said: dict[str, Any] = {"table": arguments.table.stem, "verdicts": [v._asdict() for v in found]}
+    said: dict[str, Any] = {
+        "table": arguments.table.stem,
+        "verdicts": [verdict._asdict() for verdict in found],
+        "lessons": [lesson._asdict() for lesson in learned],
+    }
     arguments.out.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    print(markdown(found))
+    print(markdown(found, learned))
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def test_a_search_may_use_signals_and_unknown_ones_are_refused() -> None:
         options = {"fresh": 8, "prices": 1, "startup": 2, "signals": signals}
         return RunConfig(name="t", sampler={"name": "priced", "options": options})
 
-    assert len(search_digits(config("hamming"), fake_price, 5)) == 5
+    assert len(search_digits(config("hamming"), fake_price, 3)) == 3
     with pytest.raises(ValueError, match=r"a signal is one of \['hamming', 'sparse-hamming'\], but got 'magic'"):
         make_sampler(config("magic"), digits(), fake_price)
 

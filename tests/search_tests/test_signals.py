@@ -8,7 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks.race.signals import best_found, ceiling, curve_signals, extrapolated, judge, markdown, read
+from benchmarks.race.signals import (
+    Lesson,
+    best_found,
+    ceiling,
+    curve_signals,
+    extrapolated,
+    judge,
+    markdown,
+    read,
+    taught,
+)
 from search.data import load
 from search.signals import SIGNALS, agreement, scores
 from spaces.config import Candidate
@@ -85,7 +95,17 @@ def test_a_table_is_read_without_those_that_were_not_trained_in_full(tmp_path: P
 
 def test_verdicts_are_a_markdown_table() -> None:
     verdict = judge("x", np.arange(20.0), np.arange(20.0), 0.25)
-    assert markdown([verdict]).splitlines()[-1] == "| x | 1.000 | 100% | 20 | 0.25 |"
+    text = markdown([verdict], [Lesson("y", 0.1, 0.2, 0.3, 20)]).splitlines()
+    assert text[2] == "| x | 1.000 | 100% | 20 | 0.25 |"
+    assert text[-1] == "| y | 0.100 | 0.200 | 0.300 | 20 |"
+
+
+def test_a_signal_that_knows_more_than_the_prices_teaches_the_model() -> None:
+    rng = np.random.default_rng(0)
+    rows, hidden = rng.random((140, 2)), rng.random(140)
+    final = 1 - np.exp(-1 - rows[:, 0] - 2 * hidden)
+    blind = taught(rows, np.arange(2), final, 30, repeats=2)
+    assert taught(np.column_stack((rows, hidden)), np.arange(3), final, 30, repeats=2) > 0.95 > blind + 0.2
 
 
 # --- training-free scores -----------------------------------------------------------------------------------
