@@ -22,18 +22,21 @@ class Guess:
         self._logs: list[Array] = []
         self._theta: Array | None = None
         self._fitted = 0
+        self._model: GaussianProcess | None = None
 
     def learn(self, row: Array, logs: Array) -> None:
         """One exact price: features [d] and logarithms of its costs [c]."""
         self._rows.append(row)
         self._logs.append(logs)
+        self._model = None
 
     def __call__(self, rows: Array) -> Array:
         """Logarithms of the costs [n, c] of features [n, d]; at least two prices must be known."""
-        x, y = np.array(self._rows[-LIMIT:]), np.array(self._logs[-LIMIT:])
-        if len(self._rows) > 1.5 * self._fitted:
-            self._fitted = len(self._rows)
-            widest = int(np.argmax(y.std(0)))
-            self._theta = GaussianProcess(self._groups).fit(x, y[:, widest], np.zeros(len(x))).theta
-        models = [GaussianProcess(self._groups, self._theta).settle(x, column) for column in y.T]
-        return np.column_stack([model.predict(rows)[0] for model in models])
+        if self._model is None:
+            x, y = np.array(self._rows[-LIMIT:]), np.array(self._logs[-LIMIT:])
+            if len(self._rows) > 1.5 * self._fitted:
+                self._fitted = len(self._rows)
+                widest = int(np.argmax(y.std(0)))
+                self._theta = GaussianProcess(self._groups).fit(x, y[:, widest], np.zeros(len(x))).theta
+            self._model = GaussianProcess(self._groups, self._theta).settle(x, y)
+        return self._model.means(rows)

@@ -181,11 +181,12 @@ class Judge:
         target = axis.modelled(known.values[:, j], known.complete, j)
         entries, extra = list(known.complete), np.zeros(len(target))
         guessed, values, variance = self._extrapolated(j, target)
+        afresh = (len(entries) + len(guessed)) % 4 == 0
         chosen = self._chosen
         entries = [entries[i] for i in chosen] + guessed[-(LIMIT // 2) :]
         target = np.append(target[chosen], values[-(LIMIT // 2) :])
         extra = np.append(extra[chosen], variance[-(LIMIT // 2) :])
-        model = self._fit(f"objective {j}", entries, target, extra)
+        model = self._fit(f"objective {j}", entries, target, extra, afresh)
         if known.pending:
             features = self._features(known.pending)
             guess, _ = model.predict(features)
@@ -196,11 +197,11 @@ class Judge:
             )
         return model
 
-    def _fit(self, name: str, entries: Sequence[Entry], target: Array, extra: Array) -> GaussianProcess:
+    def _fit(self, name: str, entries: Sequence[Entry], target: Array, extra: Array, afresh: bool) -> GaussianProcess:
         theta = self._thetas.get(name)
         if theta is not None and len(theta) != int(self._groups.max()) + 3:
             theta = None
-        model = GaussianProcess(self._groups, theta).fit(self._features(entries), target, extra)
+        model = GaussianProcess(self._groups, theta).fit(self._features(entries), target, extra, afresh)
         assert model.theta is not None
         self._thetas[name] = model.theta
         return model
@@ -249,10 +250,11 @@ class Judge:
         entries = [*known.complete, *(entry for entry, _ in known.broken)]
         for name in sorted({name for c in told for name, value in c.items() if value > 0}):
             budget = any(name in c for c in known.constraints)
-            rows = [i for i, c in enumerate(told) if name in c or not budget][-LIMIT:]
+            rows = [i for i, c in enumerate(told) if name in c or not budget]
+            afresh, rows = len(rows) % 4 == 0, rows[-LIMIT:]
             target = np.array([told[i].get(name, -1.0) for i in rows])
             if len(rows) > 1:
-                models.append(self._fit(name, [entries[i] for i in rows], target, np.zeros(len(rows))))
+                models.append(self._fit(name, [entries[i] for i in rows], target, np.zeros(len(rows)), afresh))
         return models
 
     # --- the front --------------------------------------------------------------------------------------------

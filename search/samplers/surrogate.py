@@ -47,11 +47,11 @@ class GaussianProcess:
     groups: Ints
     theta: Array | None = None
 
-    def fit(self, x: Array, y: Array, extra: Array) -> GaussianProcess:
+    def fit(self, x: Array, y: Array, extra: Array, afresh: bool = True) -> GaussianProcess:
         """Estimate the constants on ``x`` [n, d], ``y`` [n] with ``extra`` noise variance [n] in units of y².
 
         A start from earlier constants needs a few steps only: the data grow by one at a time. What few data seemed to
-        say may trap it, so every fourth time the search starts afresh as well, and the better end counts. Of many
+        say may trap it, so now and then the search should start ``afresh`` as well; the better end counts. Of many
         observations an even sample decides, which the rest hardly changes.
         """
         count = int(self.groups.max()) + 1
@@ -59,7 +59,7 @@ class GaussianProcess:
         self._prior = mean, np.append(np.full(count, np.sqrt(3)), [1.0, 2.0])
         fresh = mean + np.append(np.ones(count), [0.0, 0.0])
         starts = [(self.theta, 8)] if self.theta is not None else []
-        if not starts or len(y) % 4 == 0:
+        if not starts or afresh:
             starts.append((fresh, 30))
         self._centre_on(y)
         rows = np.unique(np.linspace(0, len(y) - 1, min(len(y), SAMPLE)).astype(np.int64))
@@ -82,12 +82,22 @@ class GaussianProcess:
         return self.condition(x, y, extra)
 
     def settle(self, x: Array, y: Array) -> GaussianProcess:
-        """Take these observations with constants that were fitted on another quantity."""
+        """Take observations [n, c] of several quantities with constants that were fitted on one; see `means`."""
         self._centre_on(y)
-        return self.condition(x, y, np.zeros(len(y)))
+        self._x = self._stretched(x)
+        correlation, _ = _matern(_squared_distances(self._x, self._x))
+        factor = cholesky(self._kernel(self.theta, correlation, np.zeros(len(x))), lower=True)
+        self._weights = cho_solve((factor, True), (y - self._centre) / self._scale)
+        return self
+
+    def means(self, x: Array) -> Array:
+        """What is expected at ``x`` [k, d] of each quantity [k, c]."""
+        means: Array = self._centre + self._scale * (self._cross(x) @ self._weights)
+        return means
 
     def _centre_on(self, y: Array) -> None:
-        self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
+        self._centre, spread = y.mean(0), y.std(0)
+        self._scale = np.where(spread > 0, spread, 1.0)
 
     def condition(self, x: Array, y: Array, extra: Array) -> GaussianProcess:
         """Take these observations with the constants as they were fitted."""
@@ -101,13 +111,17 @@ class GaussianProcess:
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation, without noise, at ``x`` [k, d]."""
         assert self.theta is not None
-        signal = np.exp(self.theta[-2])
-        cross = signal * _matern(_squared_distances(self._stretched(x), self._x))[0]
+        cross = self._cross(x)
         half = solve_triangular(self._factor, cross.T, lower=True)
-        variance = signal - (half**2).sum(0)
+        variance = np.exp(self.theta[-2]) - (half**2).sum(0)
         return self._centre + self._scale * (cross @ self._weights), self._scale * np.sqrt(
             np.maximum(variance, 1e-12)
         )
+
+    def _cross(self, x: Array) -> Array:
+        assert self.theta is not None
+        cross: Array = np.exp(self.theta[-2]) * _matern(_squared_distances(self._stretched(x), self._x))[0]
+        return cross
 
     def _members(self) -> list[Ints]:
         return [np.flatnonzero(self.groups == g) for g in range(int(self.groups.max()) + 1)]
