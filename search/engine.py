@@ -261,6 +261,7 @@ class Search:
 
     def _close(self, live: _Live, result: Result) -> None:
         record = book.final(live.record, result, self.config)
+        self.halving.outlook.forget(record.identity)
         self._ledger.end(live.trial, record)
         self._listen(record)
 

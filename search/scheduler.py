@@ -82,6 +82,10 @@ class Outlook:
             self._taught.add(identity)
             self._learn(self._curves.pop(identity), known)
 
+    def forget(self, identity: str) -> None:
+        """Drop the curve of a trial that is over and was not trained in full: it teaches nothing."""
+        self._curves.pop(identity, None)
+
     def _learn(self, curve: Mapping[int, Mapping[str, float]], final: Mapping[str, float]) -> None:
         """The least factor of every epoch, and the front, as one more complete trial leaves them."""
         for epoch, before in curve.items():
@@ -213,3 +217,5 @@ class Halving:
                 continue
             for epoch in record.history:
                 self.judge(record.identity, epoch.epoch, {**exact, **epoch.metrics})
+            if record.status not in ("running", "waiting"):
+                self.outlook.forget(record.identity)

@@ -13,7 +13,10 @@ from search import folder as layout
 from search import study as book
 from search.cli.work import add_options, where, work
 from search.config import RunConfig, load_run_config
+from search.samplers import caveats
 from search.session import moved, resolve
+from search.storage import open_storage
+from spaces.presets import load_space
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     place = where(args)
     config = warmed(prepared(load_run_config(args.config)), args.warm_start)
+    for caveat in caveats(config, load_space(config.space)):
+        print(f"note: {caveat}", file=sys.stderr)
+    if config.storage is not None:  # before a folder is made that nothing would come into
+        open_storage(config.storage, alone=False)
     folder = layout.create(config, args.run_dir)
     print(f"run folder {folder}; follow it from elsewhere with `lrf-search status {folder}`", file=sys.stderr)
     return work(folder, config, place)
@@ -63,7 +70,6 @@ def warmed(config: RunConfig, runs: Sequence[str]) -> RunConfig:
     if not runs:
         return config
     from search.data import load
-    from spaces.presets import load_space
 
     space, fields = load_space(config.space), load(config.data, config.data_dir).model_fields()
     found: list[dict[str, Any]] = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from search.metrics import METRICS
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

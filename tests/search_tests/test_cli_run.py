@@ -34,6 +34,11 @@ def finished(tmp_path: Path) -> Path:
         ("name: ../out", "name"),
         ("space: {model: {backbone: spikformer, dim: 17}}", "no feasible point in 2000 random draws"),
         ("start: [lrf]", "a starting point of this space is one of"),
+        (
+            "sampler: {name: priced}\nobjectives: [accuracy, energy_mj, memory_kib, sops]",
+            "sampler 'priced' takes at most 3 objectives",
+        ),
+        ("storage: sqlite:////nowhere/at/all.db", "cannot open the study at sqlite:////nowhere/at/all.db"),
         ("trials: 1\nstart: [ssa, lrf_dyn]", "starting points <= trials must hold"),
         ("objectives: [speed]", "must be one of"),
         ("convention: mine", "convention"),

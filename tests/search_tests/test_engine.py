@@ -13,7 +13,7 @@ from search import study as book
 from search.engine import LOSSES, Search
 from search.objective import Outcome, Report
 from search.record import Epoch, Record
-from search.samplers import SAMPLERS, make_sampler
+from search.samplers import SAMPLERS, caveats, make_sampler
 from search.session import resolve
 from spaces.config import Candidate
 from spaces.presets import load_space
@@ -273,3 +273,18 @@ def test_listeners_hear_of_every_trial_once() -> None:
 def test_epochs_of_an_unknown_trial_stop_it() -> None:
     search = toys.opened(toys.config())
     assert not search.report(99, [Epoch(epoch=1, metrics={}, seconds=0.0)])
+
+
+def test_a_sampler_says_what_it_cannot_do() -> None:
+    whole = load_space(toys.tree())
+    kinds = {"one_of": [{"kind": "ssa"}, {"kind": "lrf_dyn", "dendrites": toys.choice(1, 2)}]}
+    partly = load_space(toys.tree(blocks=[kinds]))
+    budgets = {"accuracy": {"min": 0.5}, "memory_kib": {"max": 9.0}}
+    for name in SAMPLERS:
+        said = " ".join(caveats(toys.config(sampler={"name": name}, budgets=budgets), whole))
+        assert ("goes on proposing what breaks that on accuracy" in said) == (
+            name in ("random", "qmc", "brute-force")
+        )
+        assert "memory_kib" not in said
+        said = " ".join(caveats(toys.config(sampler={"name": name}), partly))
+        assert ("draws at random (model.blocks.0" in said) == (name in ("nsga2", "nsga3", "gp", "qmc")), said
