@@ -81,6 +81,11 @@ def _brute_force(config: RunConfig, space: Space, price: Price | None, **options
 def _priced(
     config: RunConfig, space: Space, price: Price | None, signals: Sequence[str] = (), **options: Any
 ) -> BaseSampler:
+    if len(config.objectives) > MOST_PRICED:
+        raise ValueError(
+            f"sampler 'priced' takes at most {MOST_PRICED} objectives, because the boxes of a front's exact "
+            f"hypervolume grow too many, but got {list(config.objectives)}; 'nsga3' and 'tpe' take more"
+        )
     from search.samplers.priced import PricedSampler
     from search.samplers.quote import Quotes, curves, optima
 
