@@ -45,7 +45,11 @@ class Sampler(Frozen):
 
 
 class Schedule(Frozen):
-    """Multi-objective successive halving: rungs at grace·reduction^i epochs, the best 1/reduction go on."""
+    """Multi-objective successive halving: rungs at grace·reduction^i epochs, the best 1/reduction go on.
+
+    Off by default with the sampler ``priced``: its proposals lie so close together that to stop most of them costs
+    more front than the epochs are worth (docs/search-benchmark.md).
+    """
 
     grace: AtLeast1 = 3
     reduction: Annotated[int, Field(ge=2)] = 3
@@ -104,6 +108,16 @@ class RunConfig(Frozen):
     loggers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
     storage: str | None = None
     storage_path: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_schedule(cls, raw: Any) -> Any:
+        """The schedule that suits the sampler, unless the run file has one."""
+        if isinstance(raw, dict) and "schedule" not in raw:
+            sampler = raw.get("sampler")
+            if isinstance(sampler, dict) and sampler.get("name") == "priced":
+                return {**raw, "schedule": {"enabled": False}}
+        return raw
 
     @field_validator("objectives")
     @classmethod

@@ -275,6 +275,12 @@ def test_epochs_of_an_unknown_trial_stop_it() -> None:
     assert not search.report(99, [Epoch(epoch=1, metrics={}, seconds=0.0)])
 
 
+def test_priced_trains_in_full_unless_the_run_file_has_a_schedule() -> None:
+    assert toys.config().schedule.enabled
+    assert not toys.config(sampler={"name": "priced"}).schedule.enabled
+    assert toys.config(sampler={"name": "priced"}, schedule={"grace": 2}).schedule.enabled
+
+
 def test_a_sampler_says_what_it_cannot_do() -> None:
     whole = load_space(toys.tree())
     kinds = {"one_of": [{"kind": "ssa"}, {"kind": "lrf_dyn", "dendrites": toys.choice(1, 2)}]}
