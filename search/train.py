@@ -255,8 +255,6 @@ def _average(model: nn.Module, training: Training) -> Any:
 def _mixup(training: Training, data: DataSet, batch: int) -> Any:
     if not (training.mixup or training.cutmix):
         return None
-    if data.kind == "segmentation":
-        raise ValueError("mixup and cutmix mix labels of whole images, but the data set has one label per pixel")
     if batch % 2:
         raise ValueError(f"mixup needs an even batch, but got (batch_size={batch})")
     from timm.data import Mixup

@@ -68,7 +68,16 @@ class DataSet:
         return self.open_test()
 
     def model_fields(self) -> dict[str, Any]:
-        """The fields of a model that the data decide."""
+        """The fields of a model that the data decide.
+
+        Raises:
+            ValueError: The labels are masks. A candidate is a classifier, and is priced as one.
+        """
+        if self.kind == "segmentation":
+            raise ValueError(
+                f"data set {self.name!r} has one label per pixel, but a candidate is a classifier; "
+                "lrf_models.segmentation.Segmenter puts a head for masks on one (docs/models.md)"
+            )
         fields: dict[str, Any] = {
             "img_size": list(self.img_size),
             "in_chans": self.in_chans,
