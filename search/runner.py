@@ -220,7 +220,7 @@ def run(search: Search, objective: Objective, folder: Path, config: RunConfig, *
             verbose=0,
         ),
     )
-    with _sigterm_as_interrupt():
+    with _sigterm_as_interrupt(), _memory_kill_as_lost_worker():
         tuner.fit()
     return search.finished
 
@@ -254,6 +254,29 @@ def train_all(tasks: Sequence[Task], objective: Objective, resources: Resources)
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:300]
             raise ConnectionError(f"the training of {task.identity} was lost: {reason}") from None
+
+
+@contextlib.contextmanager
+def _memory_kill_as_lost_worker() -> Iterator[None]:
+    """Let a run outlive a worker that Ray's memory monitor kills.
+
+    That error is none of an actor for Ray 2.60, so Tune takes it for a defect of its own and ends the whole run.
+    """
+    from ray.air.execution._internal import RayActorManager
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    original = RayActorManager._actor_task_failed
+
+    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception).partition(". ")[0])  # then follow all processes
+        original(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
 
 
 @contextlib.contextmanager
