@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -85,12 +84,3 @@ class Segmenter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.head(self.features(x))
         return interpolate(scores, x.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def mean_iou(predicted: Tensor, target: Tensor, num_classes: int) -> float:
-    """Mean over the classes that occur of |prediction ∩ truth| / |prediction ∪ truth|, over all pixels."""
-    pairs = target.flatten() * num_classes + predicted.flatten()
-    confusion = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).double()
-    both = confusion.diagonal()
-    either = confusion.sum(0) + confusion.sum(1) - both
-    return float((both / either)[either > 0].mean())

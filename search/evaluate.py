@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from search.data.dataset import Part
-
-IGNORED = 255
-"""Label of pixels that count neither in training nor in evaluation."""
+from search.data.dataset import IGNORED, Part
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from torch.func import functional_call
 from lrf_models import SpikingBackbone, build_model
 from lrf_models.attention import Mixer
 from lrf_models.layers import BatchNorm2d, Conv2d, LocalField
-from search.data.dataset import DataSet
-from search.evaluate import IGNORED, evaluate
+from search.data.dataset import IGNORED, DataSet
+from search.evaluate import evaluate
 from search.train import Diverged, build_optimizer, build_schedule, seed_all
 from spaces.config import Candidate, Training
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lrf_models import build_model
 from search import checkpoint, distributed
-from search.data.dataset import Batch, DataSet, Part, TensorPart
-from search.evaluate import IGNORED, evaluate
+from search.data.dataset import IGNORED, Batch, DataSet, Part, TensorPart
+from search.evaluate import evaluate
 from search.record import Epoch
 from spaces.config import Candidate, Training
 

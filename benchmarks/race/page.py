@@ -68,8 +68,9 @@ of epochs what the table's trainings took on one core each.
 
 {rows}
 
-No signal is used unless a run asks for it: `sampler: {{name: priced, options: {{signals: [hamming]}}}}` gives
-training-free scores to the models of `priced` as further features. Learning curves are used by the schedule.
+On this table none adds to what the model of `priced` learns from choices and prices, so none is used unless a run
+asks for it: `sampler: {{name: priced, options: {{signals: [hamming]}}}}` gives training-free scores to the models of
+`priced` as further features. Learning curves are used by the schedule.
 """
 
 TAIL = """## Limits

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.data.dataset import DataSet, fingerprint
+from search.data.dataset import IGNORED, DataSet, fingerprint
 from search.data.files import FilePart
-from search.evaluate import IGNORED
 from spaces.config import Training
 
 CLASSES = 150

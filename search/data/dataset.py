@@ -22,6 +22,8 @@ Indices = npt.NDArray[np.int64]
 Positions = Sequence[int] | Indices
 
 SPLIT_SEED = 0
+IGNORED = 255
+"""Label of pixels that count neither in training nor in evaluation."""
 """The parts of a data set are drawn with this seed, whatever the seed of a run: runs can be compared."""
 
 
@@ -46,7 +48,7 @@ class DataSet:
     """One data set with its split.
 
     Attributes:
-        kind: Still images, event frames, or images with one label per pixel (255 is no label).
+        kind: Still images, event frames, or images with one label per pixel (`IGNORED` is no label).
         frames: Time steps of event frames, None for still images.
         open_test: Reads the test part; called by the final evaluation only.
         split: Sixteen hexadecimal digits over the samples of each part: equal digits, equal split.
