@@ -142,6 +142,8 @@ def verdict(groups: dict[str, Lines]) -> str:
     parts = []
     for name, value in others.items():
         limit = groups[name][0]["budget"]
+        if not np.isfinite(value) and limit < 2 * medians_of[ours]:
+            continue  # raced on too small a budget to tell
         ratio = (value if np.isfinite(value) else limit) / medians_of[ours]
         parts.append(f"{'' if np.isfinite(value) else 'more than '}{ratio:.2g} times as many for `{name}`")
     return f"`{ours}` needed {medians_of[ours]:g} epochs to {GOAL:.0%} (median), against {', '.join(parts)}."

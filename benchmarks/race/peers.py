@@ -221,8 +221,10 @@ class SyneTune:
     def tell(self, ticket: Hashable, curve: Points, complete: bool) -> None:
         assert isinstance(ticket, _Run)
         self._running = {identity: run for identity, run in self._running.items() if run is not ticket}
-        while not ticket.stopped and ticket.reported < len(curve):  # a repeat: its epochs come at once
-            self._report(ticket, curve[ticket.reported].tolist())
+        if (
+            not ticket.reported
+        ):  # A repeat, answered by a cache in front of the scheduler: its rungs count a point once.
+            ticket.reported = len(curve)
         if complete and not ticket.stopped:
             self._scheduler.on_trial_complete(ticket.trial, self._result(ticket, curve[-1].tolist()))
         else:
