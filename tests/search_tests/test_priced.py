@@ -197,14 +197,19 @@ def test_scores_are_asked_for_once_and_become_features() -> None:
     assert scored.guessed(one, scored.logs(one)).features == pytest.approx(scored(one).features)
 
 
-def test_a_search_may_use_signals_and_unknown_ones_are_refused() -> None:
-    def config(*signals: str) -> RunConfig:
-        options = {"fresh": 8, "prices": 1, "startup": 2, "signals": signals}
-        return RunConfig(name="t", sampler={"name": "priced", "options": options})
+def with_signals(*signals: str) -> RunConfig:
+    options = {"fresh": 8, "prices": 1, "startup": 2, "signals": signals}
+    return RunConfig(name="t", sampler={"name": "priced", "options": options})
 
-    assert len(search_digits(config("hamming"), fake_price, 3)) == 3
+
+def test_unknown_signals_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a signal is one of \['hamming', 'sparse-hamming'\], but got 'magic'"):
-        make_sampler(config("magic"), digits(), fake_price)
+        make_sampler(with_signals("magic"), digits(), fake_price)
+
+
+@pytest.mark.slow
+def test_a_search_may_use_signals() -> None:
+    assert len(search_digits(with_signals("hamming"), fake_price, 3)) == 3
 
 
 def test_unknown_options_are_refused() -> None:

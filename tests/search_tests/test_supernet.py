@@ -104,6 +104,7 @@ def test_a_step_for_one_network_is_a_step_for_another(data: DataSet) -> None:
     assert all(torch.equal(now[name], before[name]) for name in untouched)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_inherited_weights_are_better_than_fresh_ones() -> None:
     digits = load("digits")
     net = SuperNetwork([NARROW, candidate(dim=32), DYN])
