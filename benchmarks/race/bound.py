@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,15 +35,13 @@ class Tally:
     saved: int = 0
 
 
-def count(table: Problem, seed: int, grace: int, limit: int) -> Tally:
-    """The tally over the first ``limit`` networks of one random order."""
-    everything = list({table.quote(built).identity: built for built in table.space.enumerate()}.values())
-    random.Random(seed).shuffle(everything)
+def count(table: Problem, order: Sequence[Any], grace: int) -> Tally:
+    """The tally over networks, of what the table's space builds, in this order."""
     outlook = Outlook(table.objectives, {}, table.epochs)
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in table.directions])
     front = np.zeros((0, len(signs)))
     tally = Tally()
-    for built in everything[:limit]:
+    for built in order:
         identity, curve = table.quote(built).identity, table.curve(built)
         tally.trials += 1
         joined = np.vstack((front, signs * curve[-1]))
@@ -70,7 +70,11 @@ def main() -> None:
         table = problem(str(arguments.table))
     except ValueError as error:
         parser.error(str(error))
-    found = [count(table, seed, Schedule().grace, arguments.trials) for seed in range(arguments.seeds)]
+    everything = list(table.space.enumerate())
+    found = []
+    for seed in range(arguments.seeds):
+        random.Random(seed).shuffle(order := everything.copy())
+        found.append(count(table, order[: arguments.trials], Schedule().grace))
     trials, stopped = sum(one.trials for one in found), sum(one.stopped for one in found)
     wrong, saved = sum(one.wrong for one in found), sum(one.saved for one in found)
     print(

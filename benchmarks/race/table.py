@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.race.problems import log_scale
 from benchmarks.race.simulator import Problem
 from benchmarks.tables.build import bound_space
 from search.config import load_run_config
@@ -52,19 +53,10 @@ def table(path: Path, images: int = 359) -> Problem:
     mean = float(np.mean(list(macs.values())))
 
     def costs(values: Points) -> Points:
-        """Every objective as something to be minimised, positive."""
-        minimised = values.copy()
-        for j, name in enumerate(run.objectives):
-            if METRICS[name].direction == "maximize":
-                minimised[:, j] = np.maximum(1 - values[:, j], ERROR_FLOOR / images)
-        return minimised
+        return _costs(values, run.objectives, images)
 
     everything = costs(np.array([curve[-1] for curve in curves.values() if len(curve) == run.epochs]))
-    low, high = np.log(everything.min(0)), np.log(everything.max(0))
-
-    def scale(values: Points) -> Points:
-        scaled: Points = (np.log(costs(values)) - low) / (high - low)
-        return scaled
+    logarithmic = log_scale(everything)
 
     def quote(candidate: Candidate) -> Quote:
         return quotes[candidate.identity]
@@ -75,7 +67,6 @@ def table(path: Path, images: int = 359) -> Problem:
     def duration(candidate: Any) -> float:
         return float(0.5 + 0.5 * macs[candidate.identity] / mean)  # half of an epoch is overhead on small networks
 
-    ideal = (np.log(everything[nondominated(everything)]) - low) / (high - low)
     return Problem(
         name=run.name,
         space=space,
@@ -84,11 +75,20 @@ def table(path: Path, images: int = 359) -> Problem:
         optimum=tuple(1.0 if METRICS[name].direction == "maximize" else 0.0 for name in run.objectives),
         curve=curve,
         quote=quote,
-        scale=scale,
-        best=hypervolume(ideal, np.ones(len(run.objectives))),
+        scale=lambda values: logarithmic(costs(values)),
+        best=hypervolume(logarithmic(everything[nondominated(everything)]), np.ones(len(run.objectives))),
         epochs=run.epochs,
         duration=duration,
     )
+
+
+def _costs(values: Points, objectives: tuple[str, ...], images: int) -> Points:
+    """Values [n, m] of every objective as something to be minimised, positive."""
+    minimised = values.copy()
+    for j, name in enumerate(objectives):
+        if METRICS[name].direction == "maximize":
+            minimised[:, j] = np.maximum(1 - values[:, j], ERROR_FLOOR / images)
+    return minimised
 
 
 def _quote(identity: str, row: Any, objectives: tuple[str, ...]) -> Quote:

@@ -89,7 +89,8 @@ def _priced(
     from search.samplers.priced import PricedSampler
     from search.samplers.quote import Quotes, curves, optima
 
-    quote = Quotes(config, price, _scores(config, signals)) if price is not None else None
+    scores = _scores(config, signals)  # also where there is no price yet: an unknown one is refused before the run
+    quote = Quotes(config, price, scores) if price is not None else None
     known = {"space": space, "quote": quote, "optimum": optima(config), "curve": curves(config)}
     return PricedSampler(**{"seed": config.seed, **known, **options})
 

@@ -204,7 +204,7 @@ def with_signals(*signals: str) -> RunConfig:
 
 def test_unknown_signals_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a signal is one of \['hamming', 'sparse-hamming'\], but got 'magic'"):
-        make_sampler(with_signals("magic"), digits(), fake_price)
+        make_sampler(with_signals("magic"), digits())  # before there are prices, as a run file is checked
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import toys
 
 from benchmarks.race.signals import (
     Lesson,
@@ -21,7 +22,6 @@ from benchmarks.race.signals import (
 )
 from search.data import load
 from search.signals import SIGNALS, agreement, scores
-from spaces.config import Candidate
 
 
 def test_a_power_law_is_continued_exactly() -> None:
@@ -111,25 +111,6 @@ def test_a_signal_that_knows_more_than_the_prices_teaches_the_model() -> None:
 # --- training-free scores -----------------------------------------------------------------------------------
 
 
-def candidate(**model: object) -> Candidate:
-    return Candidate.model_validate(
-        {
-            "model": {
-                "backbone": "spikformer",
-                "img_size": 8,
-                "in_chans": 1,
-                "num_classes": 10,
-                "pools": 1,
-                "heads": 1,
-                "dim": 16,
-                "timesteps": 2,
-                "blocks": [{"kind": "ssa"}],
-                **model,
-            }
-        }
-    )
-
-
 def test_agreement_is_the_number_of_equal_neurons() -> None:
     spikes = torch.tensor([[1.0, 0, 0, 1], [1, 0, 1, 0], [0, 0, 0, 0]])
     assert agreement(spikes, sparse=False).tolist() == [[4, 2, 2], [2, 4, 2], [2, 2, 4]]
@@ -151,12 +132,12 @@ def test_a_score_is_the_same_whenever_it_is_asked_for_and_larger_where_more_neur
     name: str,
 ) -> None:
     data = load("digits")
-    narrow, wide = candidate(), candidate(dim=48)
+    narrow, wide = toys.candidate(), toys.candidate(dim=48)
     (score,) = scores([name])
     first = score(narrow, data)
     torch.rand(3)
     assert score(narrow, data) == first < score(wide, data)
-    silent = candidate(neuron={"kind": "lif", "threshold": 1e6}, attention_threshold=1e6)
+    silent = toys.candidate(neuron={"kind": "lif", "threshold": 1e6}, attention_threshold=1e6)
     assert np.isfinite(score(silent, data))
     assert score(silent, data) < first
 

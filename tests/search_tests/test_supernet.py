@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import toys
 
 from lrf_models import build_model
 from search.data import load
@@ -21,23 +22,8 @@ def data() -> DataSet:
 
 
 def candidate(*blocks: dict[str, object], **model: object) -> Candidate:
-    return Candidate.model_validate(
-        {
-            "model": {
-                "backbone": "spikformer",
-                "img_size": 8,
-                "in_chans": 1,
-                "num_classes": 10,
-                "pools": 1,
-                "heads": 2,
-                "dim": 16,
-                "mlp_ratio": 1.0,
-                "timesteps": 1,
-                "blocks": blocks or [{"kind": "ssa"}],
-                **model,
-            }
-        }
-    )
+    own = {"heads": 2, "mlp_ratio": 1.0, "timesteps": 1, "blocks": blocks or [{"kind": "ssa"}]}
+    return toys.candidate(**{**own, **model})
 
 
 WIDE, NARROW = candidate({"kind": "ssa"}, {"kind": "ssa"}, dim=32, mlp_ratio=2.0), candidate()

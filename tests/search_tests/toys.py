@@ -50,6 +50,12 @@ def tree(dims: tuple[int, ...] = (16, 24, 32, 40, 48, 56, 64, 72), **model: Any)
     }
 
 
+def candidate(**model: Any) -> Candidate:
+    """A network for the digits, of one block of width 16."""
+    fixed = {**tree()["model"], "dim": 16, "timesteps": 2}
+    return Candidate.model_validate({"model": {**fixed, **model}})
+
+
 def config(**values: Any) -> RunConfig:
     given = {"name": "toy", "space": tree(), "epochs": EPOCHS, "trials": 12, "sampler": {"name": "random"}}
     return RunConfig.model_validate({**given, **values})
