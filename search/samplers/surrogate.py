@@ -109,11 +109,15 @@ class GaussianProcess:
         return self
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation, without noise, at ``x`` [k, d]."""
+        """Mean and standard deviation of an observation at ``x`` [k, d]: what one more training would measure.
+
+        The noise is part of it: a front holds what was measured, and where networks are all but equal in what they
+        promise, the luck of the next training is what is left to gain.
+        """
         assert self.theta is not None
         cross = self._cross(x)
         half = solve_triangular(self._factor, cross.T, lower=True)
-        variance = np.exp(self.theta[-2]) - (half**2).sum(0)
+        variance = np.exp(self.theta[-2]) + np.exp(self.theta[-1]) - (half**2).sum(0)
         return self._centre + self._scale * (cross @ self._weights), self._scale * np.sqrt(
             np.maximum(variance, 1e-12)
         )

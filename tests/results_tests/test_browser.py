@@ -44,6 +44,12 @@ def show(browser: Any, text: str, folder: Path) -> None:
     browser.get(path.as_uri())
     browser.execute_script("sessionStorage.clear()")
     browser.refresh()
+    drawn(browser)
+
+
+def drawn(browser: Any) -> None:
+    """Wait for the frame after the first, in which the page draws its lower plots."""
+    browser.execute_async_script("requestAnimationFrame(arguments[0])")
 
 
 def errors(browser: Any) -> list[str]:
@@ -167,6 +173,7 @@ def test_nothing_overflows_the_screen(opened: Any, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     opened.refresh()
+    drawn(opened)
     try:
         assert opened.execute_script("return document.documentElement.scrollWidth") <= width
         wide = """return [...document.querySelectorAll('.plot, .card, .tile b')].filter((n) => !n.closest('.scroll')

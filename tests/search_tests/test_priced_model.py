@@ -70,6 +70,13 @@ def test_process_learns_a_function_and_knows_where_it_does_not() -> None:
     assert model.predict(far)[1].min() > 5 * near_sd.max()
 
 
+def test_prediction_is_of_an_observation_with_its_noise() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.random((200, 1))
+    model = GaussianProcess(np.zeros(1, dtype=np.int64)).fit(x, x[:, 0] + rng.normal(0, 0.5, 200), np.zeros(200))
+    assert model.predict(np.array([[0.5]]))[1][0] == pytest.approx(0.5, rel=0.2)
+
+
 def test_extra_noise_makes_an_observation_count_less() -> None:
     x, y = np.array([[0.0], [0.5], [0.5], [1.0]]), np.array([0.0, 1.0, 5.0, 0.5])
     model = GaussianProcess(np.zeros(1, dtype=np.int64)).fit(x, y, np.array([0.0, 0.0, 100.0, 0.0]))
