@@ -26,7 +26,7 @@ from lrf_models.counters.latency import compare
 from lrf_models.counters.memory import attention_blocks, peak_bytes
 from lrf_models.counters.price import image_shape, traced_model
 from lrf_models.streaming import Streaming
-from spaces import config
+from spaces import config, operators
 
 NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BACKBONES: dict[str, tuple[Any, str]] = {
@@ -36,13 +36,13 @@ BACKBONES: dict[str, tuple[Any, str]] = {
 }
 
 
-def operators(form: Any) -> dict[str, config.Frozen]:
+def operators_of(form: Any) -> dict[str, operators.Frozen]:
     return {
-        "SSA": config.SSA(form=form),
-        "causal SSA": config.CausalSSA(),
-        "LRF-SSA": config.LRFSSA(form=form),
-        "LRF-Dyn `v`": config.LRFDyn(token="v"),
-        "LRF-Dyn `qkv`": config.LRFDyn(token="qkv", sharing="layer"),
+        "SSA": operators.SSA(form=form),
+        "causal SSA": operators.CausalSSA(),
+        "LRF-SSA": operators.LRFSSA(form=form),
+        "LRF-Dyn `v`": operators.LRFDyn(token="v"),
+        "LRF-Dyn `qkv`": operators.LRFDyn(token="qkv", sharing="layer"),
     }
 
 
@@ -178,7 +178,7 @@ def main() -> None:
     started = time.perf_counter()
     for backbone, (build, form) in BACKBONES.items():
         reference = None
-        for name, operator in operators(form).items():
+        for name, operator in operators_of(form).items():
             found, model = row(build(operator), x, reference, args.pairs)
             reference = reference or model
             rows.setdefault(backbone, {})[name] = found

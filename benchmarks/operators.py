@@ -26,7 +26,7 @@ from lrf_models.attention import SSA
 from lrf_models.backbone import Attention
 from lrf_models.dynamics import Dendrites, fft_convolution, toeplitz_convolution
 from lrf_models.neurons import Neuron, build_neuron
-from spaces import config
+from spaces import config, operators
 
 Run = Callable[[], Any]
 SCALES = (0.125, 0.25, 0.5, 1.0)
@@ -97,10 +97,10 @@ def lif(bench: Bench) -> None:
     """The multi-step LIF against the libraries' own, on one tensor."""
     shape = (4, 1, 512, 196)
     x, gradient = bench.tensor(*shape), bench.tensor(*shape)
-    ours = build_neuron(config.LIF(), 512)
+    ours = build_neuron(operators.LIF(), 512)
     contestants: dict[str, Callable[[Tensor], Tensor]] = {"LIF, fused": ours, "LIF, stepped": stepped(ours)}
-    contestants |= {"PLIF": build_neuron(config.PLIF(), 512), "ALIF": build_neuron(config.ALIF(), 512)}
-    contestants |= {"DH-LIF, 4 branches": build_neuron(config.DHLIF(), 512)}
+    contestants |= {"PLIF": build_neuron(operators.PLIF(), 512), "ALIF": build_neuron(operators.ALIF(), 512)}
+    contestants |= {"DH-LIF, 4 branches": build_neuron(operators.DHLIF(), 512)}
     try:
         from spikingjelly.activation_based import functional, neuron, surrogate
 
@@ -163,7 +163,7 @@ def forms(bench: Bench) -> None:
             bench.table(
                 f"K ∗ u, N={tokens}, {groups} kernels for {channels} channels each, T·B=4", runs, "FFT, padded"
             )
-    dendrites = Dendrites(config.LRFDyn(), 8, 196).to(bench.device)
+    dendrites = Dendrites(operators.LRFDyn(), 8, 196).to(bench.device)
     u = bench.tensor(4, 8, 64, 196, rate=0.15)
     inference = torch.no_grad()
     runs = {
@@ -177,15 +177,15 @@ def forms(bench: Bench) -> None:
 def block(bench: Bench) -> None:
     """The attention module (projections, mixer, neurons), and its mixer alone."""
     x, gradient = bench.tensor(4, 1, 512, 14, 14, rate=0.15), bench.tensor(4, 1, 512, 14, 14)
-    operators = {
-        "SSA, KV form": config.SSA(),
-        "SSA, QK form": config.SSA(form="qk"),
-        "LRF-SSA": config.LRFSSA(),
-        "LRF-Dyn, token v": config.LRFDyn(),
-        "LRF-Dyn, token qkv": config.LRFDyn(token="qkv"),
+    chosen = {
+        "SSA, KV form": operators.SSA(),
+        "SSA, QK form": operators.SSA(form="qk"),
+        "LRF-SSA": operators.LRFSSA(),
+        "LRF-Dyn, token v": operators.LRFDyn(),
+        "LRF-Dyn, token qkv": operators.LRFDyn(token="qkv"),
     }
     blocks, mixers = {}, {}
-    for name, operator in operators.items():
+    for name, operator in chosen.items():
         attention = Attention(operator, config.SpikformerConfig(), 512, (14, 14), edge="integer").to(bench.device)
         attention.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         blocks[name] = bench.trained(attention, [x], gradient)
@@ -217,14 +217,14 @@ def model(bench: Bench, batch: int) -> None:
 
         return run
 
-    def ours(operator: config.Attention) -> nn.Module:
+    def ours(operator: operators.Attention) -> nn.Module:
         cifar = {"img_size": 32, "pools": 2, "dim": 384, "heads": 12, "num_classes": 10}
         return build_model(config.SpikformerConfig.model_validate({**cifar, "blocks": (operator,) * 4}))
 
     runs = {
-        "SSA, QK form": step(ours(config.SSA(form="qk"))),
-        "SSA, KV form": step(ours(config.SSA())),
-        "LRF-Dyn, token v": step(ours(config.LRFDyn())),
+        "SSA, QK form": step(ours(operators.SSA(form="qk"))),
+        "SSA, KV form": step(ours(operators.SSA())),
+        "LRF-Dyn, token v": step(ours(operators.LRFDyn())),
     }
     try:
         from spikingjelly.activation_based import functional
@@ -240,20 +240,26 @@ def rates(bench: Bench) -> None:
     """Firing rates before training: of each neuron behind a BN, and of SSA's attention neuron by map and scale."""
     x = torch.randn(4, 16, 256, 7, 7)
     print(f"\nFiring rates, T=4, normal currents\n{'':44}{'changing':>12}{'static':>12}")
-    published = build_neuron(config.DHLIF(), 256)
+    published = build_neuron(operators.DHLIF(), 256)
     nn.init.uniform_(published.get_parameter("branch_logit_bC"), 0, 4)
     nn.init.uniform_(published.get_parameter("membrane_logit_C"), 0, 4)
-    kinds: tuple[config.Neuron, ...] = (config.IF(), config.LIF(), config.PLIF(), config.ALIF(), config.DHLIF())
+    kinds: tuple[operators.Neuron, ...] = (
+        operators.IF(),
+        operators.LIF(),
+        operators.PLIF(),
+        operators.ALIF(),
+        operators.DHLIF(),
+    )
     neurons = {settings.kind: build_neuron(settings, 256) for settings in kinds}
     with torch.no_grad():
         for name, neuron in {**neurons, "dh_lif from U(0, 4)": published}.items():
             print(f"{name:44}{neuron(x).mean():12.5f}{neuron(x[:1].expand_as(x)).mean():12.5f}")
     print(f"\n{'Attention neuron of SSA: N, head width, rate':44}" + "".join(f"{f's={s}':>10}" for s in SCALES))
-    fire = build_neuron(config.LIF(), 1, 0.5)
+    fire = build_neuron(operators.LIF(), 1, 0.5)
     for tokens, width, rate in ((4, 4, 0.15), (16, 4, 0.15), (16, 8, 0.15), (64, 32, 0.15), (196, 64, 0.15)):
         side = int(tokens**0.5)
         q, k, v = ((torch.rand(4, 4, 4 * width, side, side) < rate).float() for _ in range(3))
-        y = SSA(config.SSA(), 4, 1.0, "binary")(q, k, v)
+        y = SSA(operators.SSA(), 4, 1.0, "binary")(q, k, v)
         shares = "".join(f"{fire(s * y).mean():10.4f}" for s in SCALES)
         print(f"{f'{tokens}, {width}, {rate}':44}{shares}")
 

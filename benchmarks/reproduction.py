@@ -26,8 +26,7 @@ from search.data import DataSet, load
 from search.evaluate import evaluate
 from search.recipes import load_recipe
 from search.train import train
-from spaces.config import Candidate
-from spaces.space import candidate_from
+from spaces.config import Candidate, candidate_from
 
 RESULTS = Path("runs/reproduction")
 IMAGES = 32  # on which attention is measured

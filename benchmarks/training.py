@@ -21,8 +21,7 @@ from lrf_models import build_model
 from search.data import load
 from search.recipes import load_recipe
 from search.train import Learner
-from spaces.config import Model
-from spaces.space import candidate_from
+from spaces.config import Model, candidate_from
 
 SMALL = {
     "backbone": "spikformer",

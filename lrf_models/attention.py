@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lrf_models.dynamics import Dendrites
 from lrf_models.layers import BatchNorm2d, Edge, Gate, LocalField, MatMul
-from spaces import config
+from spaces import operators
 
 
 def to_heads(x_TBCHW: Tensor, heads: int) -> Tensor:
@@ -46,7 +46,7 @@ class Mixer(nn.Module):
 class SSA(Mixer):
     """Spiking self-attention, Y = s Q Kᵀ V (Eqs. 5-7), without softmax, so KᵀV may come first."""
 
-    def __init__(self, settings: config.SSA | config.LRFSSA, heads: int, scale: float, edge: Edge) -> None:
+    def __init__(self, settings: operators.SSA | operators.LRFSSA, heads: int, scale: float, edge: Edge) -> None:
         super().__init__()
         self.form = settings.form
         self.heads = heads
@@ -104,7 +104,7 @@ class LRFDyn(Mixer):
     Y = q ⊙ BN(H + Σ_r DWConv_r(H)). With one undamped dendrite it is causal SSA with heads of size 1.
     """
 
-    def __init__(self, settings: config.LRFDyn, width: int, heads: int, grid: tuple[int, int], edge: Edge) -> None:
+    def __init__(self, settings: operators.LRFDyn, width: int, heads: int, grid: tuple[int, int], edge: Edge) -> None:
         super().__init__()
         self.settings = settings
         self.needs = {"v": ("v",), "qkv": ("q", "k", "v"), "x": ()}[settings.token]
@@ -162,7 +162,7 @@ class TokenQK(Mixer):
 
 
 def build_mixer(
-    settings: config.Frozen,
+    settings: operators.Frozen,
     *,
     width: int,
     heads: int,
@@ -180,16 +180,16 @@ def build_mixer(
         fire: Builds the attention neuron for so many channels, for an operator that fires by itself.
     """
     match settings:
-        case config.SSA():
+        case operators.SSA():
             return SSA(settings, heads, scale, edge)
-        case config.CausalSSA():
+        case operators.CausalSSA():
             return CausalSSA(heads, scale, edge)
-        case config.LRFSSA():
+        case operators.LRFSSA():
             return WithLocalField(SSA(settings, heads, scale, edge), width, settings.dilations, edge)
-        case config.LRFCausalSSA():
+        case operators.LRFCausalSSA():
             return WithLocalField(CausalSSA(heads, scale, edge), width, settings.dilations, edge)
-        case config.TokenQK():
+        case operators.TokenQK():
             return TokenQK(heads, fire(heads), edge)
-        case config.LRFDyn():
+        case operators.LRFDyn():
             return LRFDyn(settings, width, heads, grid, input_edge if settings.token == "x" else edge)
     raise ValueError(f"no mixer for {type(settings).__name__}")

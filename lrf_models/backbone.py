@@ -20,8 +20,8 @@ from lrf_models.attention import build_mixer
 from lrf_models.dynamics import Dendrites
 from lrf_models.layers import BatchNorm2d, ConvBN, Edge, Linear
 from lrf_models.neurons import Neuron, build_neuron
-from spaces import config
-from spaces.space import explain
+from spaces import operators
+from spaces.config import explain
 
 
 class ConvNeuron(nn.Module):
@@ -32,7 +32,7 @@ class ConvNeuron(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel: int,
-        neuron: config.Neuron,
+        neuron: operators.Neuron,
         *,
         edge: Edge,
         stride: int = 1,
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
     def __init__(
         self,
-        settings: config.Attention,
+        settings: operators.Attention,
         model: Any,
         width: int,
         grid: tuple[int, int],
@@ -110,7 +110,7 @@ class Block(nn.Module):
     """x + attention(x), then x + MLP(x). The stream is a sum of spikes, so an integer."""
 
     def __init__(
-        self, settings: config.Attention, model: Any, width: int, grid: tuple[int, int], *, bias: bool = False
+        self, settings: operators.Attention, model: Any, width: int, grid: tuple[int, int], *, bias: bool = False
     ) -> None:
         super().__init__()
         self.attention = Attention(settings, model, width, grid, edge="integer", bias=bias)
@@ -284,10 +284,10 @@ def initialise(module: nn.Module) -> None:
 
 # Operators that have named sizes. These follow the paper's parameter counts: LRF-Dyn has no more than LRF-SSA to two
 # digits, so it keeps Q, K and V, and a layer shares its dynamics.
-OPERATORS: dict[str, tuple[type[config.Frozen], dict[str, Any]]] = {
-    "ssa": (config.SSA, {}),
-    "lrf_ssa": (config.LRFSSA, {}),
-    "lrf_dyn": (config.LRFDyn, {"token": "qkv", "sharing": "layer"}),
+OPERATORS: dict[str, tuple[type[operators.Frozen], dict[str, Any]]] = {
+    "ssa": (operators.SSA, {}),
+    "lrf_ssa": (operators.LRFSSA, {}),
+    "lrf_dyn": (operators.LRFDyn, {"token": "qkv", "sharing": "layer"}),
 }
 
 
@@ -304,7 +304,7 @@ def default_cfg(size: Sequence[int] = (3, 224, 224), classes: int = 1000, first_
 
 
 def create(
-    network: type[Any], settings: type[config.Frozen], variant: str, pretrained: bool, **fields: Any
+    network: type[Any], settings: type[operators.Frozen], variant: str, pretrained: bool, **fields: Any
 ) -> nn.Module:
     """A registered model from the fields of its configuration, through timm's builder, which knows its own.
 
@@ -328,14 +328,14 @@ class Size(NamedTuple):
     """A named size: blocks, the order of their products, and the other fields of the configuration."""
 
     depth: int
-    form: config.Form
+    form: operators.Form
     fields: Mapping[str, Any]
 
 
 def register_sizes(
     module: str,
     network: type[Any],
-    settings: type[config.Frozen],
+    settings: type[operators.Frozen],
     first_conv: str,
     sizes: Mapping[str, Size],
 ) -> None:
@@ -360,7 +360,7 @@ def register_sizes(
 
 
 def _entry_point(
-    name: str, network: type[Any], settings: type[config.Frozen], operator: str, size: Size
+    name: str, network: type[Any], settings: type[operators.Frozen], operator: str, size: Size
 ) -> Callable[..., nn.Module]:
     kind, defaults = OPERATORS[operator]
     block = {"kind": operator, **defaults}

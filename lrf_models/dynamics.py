@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lrf_models.layers import Edge
-from spaces.config import LRFDyn
+from spaces.operators import LRFDyn
 
 RHO = 0.9
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lrf_models.layers import Edge
-from spaces import config
+from spaces import operators
 
 # --- surrogate gradients: dH(u)/du times the gradient of the spikes, u = v − θ ---------------------------------
 # They may overwrite u, which keeps the passes over memory few. A comparison out of place gives bool, and arithmetic
@@ -52,7 +52,7 @@ def straight_through_gradient(u: Tensor, grad: Tensor) -> Tensor:
     return u.abs_().lt_(0.5).mul_(grad)
 
 
-SURROGATES: dict[config.Surrogate, Callable[[Tensor, Tensor], Tensor]] = {
+SURROGATES: dict[operators.Surrogate, Callable[[Tensor, Tensor], Tensor]] = {
     "sigmoid": sigmoid_gradient,
     "triangle": triangle_gradient,
     "multi_gaussian": multi_gaussian_gradient,
@@ -62,7 +62,7 @@ SURROGATES: dict[config.Surrogate, Callable[[Tensor, Tensor], Tensor]] = {
 
 class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, surrogate: config.Surrogate) -> Tensor:
+    def forward(ctx: Any, u: Tensor, surrogate: operators.Surrogate) -> Tensor:
         ctx.save_for_backward(u)
         ctx.surrogate = surrogate
         return u.clone().ge_(0)
@@ -73,7 +73,7 @@ class _Spike(torch.autograd.Function):
         return SURROGATES[ctx.surrogate](u.clone(), grads[0]), None
 
 
-def spike(u: Tensor, surrogate: config.Surrogate) -> Tensor:
+def spike(u: Tensor, surrogate: operators.Surrogate) -> Tensor:
     """Heaviside step of u = v − θ, as 0 and 1 of u's type; the gradient is the surrogate's."""
     return cast(Tensor, _Spike.apply(u, surrogate))  # type: ignore[no-untyped-call]
 
@@ -81,7 +81,7 @@ def spike(u: Tensor, surrogate: config.Surrogate) -> Tensor:
 # --- neurons as functions of one time step ---------------------------------------------------------------------
 
 
-def if_step(x: Tensor, v: Tensor, threshold: float, surrogate: config.Surrogate) -> tuple[Tensor, Tensor]:
+def if_step(x: Tensor, v: Tensor, threshold: float, surrogate: operators.Surrogate) -> tuple[Tensor, Tensor]:
     """v ← v + x;  s = H(v − θ);  v ← v(1 − s)."""
     v = v + x
     s = spike(v - threshold, surrogate)
@@ -89,7 +89,7 @@ def if_step(x: Tensor, v: Tensor, threshold: float, surrogate: config.Surrogate)
 
 
 def lif_step(
-    x: Tensor, v: Tensor, decay: float | Tensor, threshold: float, surrogate: config.Surrogate
+    x: Tensor, v: Tensor, decay: float | Tensor, threshold: float, surrogate: operators.Surrogate
 ) -> tuple[Tensor, Tensor]:
     """v ← v + (x − v)·decay;  s = H(v − θ);  v ← v(1 − s).  ``decay`` is 1/τ, a tensor where it is learned (PLIF)."""
     v = torch.lerp(v, x, decay)
@@ -105,7 +105,7 @@ def alif_step(
     r: Tensor,
     threshold: float,
     adaptation: float,
-    surrogate: config.Surrogate,
+    surrogate: operators.Surrogate,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v = rest + (1−a)x;  s = H(v − θ), θ = b₀ + bη;  η ← rη + (1−r)s;  rest ← av − θs with the new θ.
 
@@ -125,7 +125,7 @@ def dh_lif_step(
     branch_decay_b: Tensor,
     a: Tensor,
     threshold: float,
-    surrogate: config.Surrogate,
+    surrogate: operators.Surrogate,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """d_b ← B_b d_b + (1−B_b) I_b;  v = rest + (1−a) Σ_b d_b;  s = H(v − θ);  rest ← av − θs (Zheng et al. 2024).
 
@@ -168,7 +168,7 @@ class _LIFSequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, decay: float, threshold: float, surrogate: config.Surrogate) -> Tensor:
+    def forward(ctx: Any, x: Tensor, decay: float, threshold: float, surrogate: operators.Surrogate) -> Tensor:
         charged, spikes = torch.empty_like(x), torch.empty_like(x)
         before = None
         for x_t, v, s in zip(x.unbind(), charged.unbind(), spikes.unbind(), strict=True):
@@ -195,7 +195,7 @@ class _LIFSequence(torch.autograd.Function):
         return grad.mul_(decay), None, None, None
 
 
-def lif_sequence(x: Tensor, decay: float, threshold: float, surrogate: config.Surrogate) -> Tensor:
+def lif_sequence(x: Tensor, decay: float, threshold: float, surrogate: operators.Surrogate) -> Tensor:
     """`lif_step` over the first dimension of ``[T, ...]``, from a zero membrane."""
     if torch.is_grad_enabled() and x.requires_grad:
         return cast(Tensor, _LIFSequence.apply(x, decay, threshold, surrogate))  # type: ignore[no-untyped-call]
@@ -254,7 +254,7 @@ class IF(Neuron):
     """`if_step` over T."""
 
     multiplications = 0
-    settings: config.IF
+    settings: operators.IF
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         s, v = if_step(x, state[0], self.settings.threshold, self.settings.surrogate)
@@ -264,7 +264,7 @@ class IF(Neuron):
 class LIF(Neuron):
     """`lif_step` over T, fused."""
 
-    settings: config.LIF
+    settings: operators.LIF
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         s, v = lif_step(x, state[0], 1 / self.settings.tau, self.settings.threshold, self.settings.surrogate)
@@ -277,9 +277,9 @@ class LIF(Neuron):
 class PLIF(Neuron):
     """`lif_step` over T with a learned decay 1/τ = σ(w), one per layer (Fang et al. 2021)."""
 
-    settings: config.PLIF
+    settings: operators.PLIF
 
-    def __init__(self, settings: config.PLIF, channels: int = 1) -> None:
+    def __init__(self, settings: operators.PLIF, channels: int = 1) -> None:
         super().__init__(settings, channels)
         self.decay_logit = nn.Parameter(torch.tensor(-math.log(settings.tau - 1)))
 
@@ -297,9 +297,9 @@ class ALIF(Neuron):
 
     states = 2
     multiplications = 3
-    settings: config.ALIF
+    settings: operators.ALIF
 
-    def __init__(self, settings: config.ALIF, channels: int = 1) -> None:
+    def __init__(self, settings: operators.ALIF, channels: int = 1) -> None:
         super().__init__(settings, channels)
         self.log_tau_membrane = nn.Parameter(torch.tensor(math.log(settings.tau_membrane)))
         self.log_tau_adaptation = nn.Parameter(torch.tensor(math.log(settings.tau_adaptation)))
@@ -328,9 +328,9 @@ class DHLIF(Neuron):
         ValueError: There are more branches than channels.
     """
 
-    settings: config.DHLIF
+    settings: operators.DHLIF
 
-    def __init__(self, settings: config.DHLIF, channels: int = 1) -> None:
+    def __init__(self, settings: operators.DHLIF, channels: int = 1) -> None:
         super().__init__(settings, channels)
         b = settings.branches
         if b > channels:
@@ -361,7 +361,7 @@ class SFA(Neuron):
     edge: Edge = "integer"
     states = 0
     multiplications = 0
-    settings: config.SFA
+    settings: operators.SFA
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         return sfa(x, self.settings.levels), ()
@@ -370,17 +370,17 @@ class SFA(Neuron):
         return sfa(x, self.settings.levels)
 
 
-_MODULES: dict[type[config.Frozen], type[Neuron]] = {
-    config.IF: IF,
-    config.LIF: LIF,
-    config.PLIF: PLIF,
-    config.ALIF: ALIF,
-    config.DHLIF: DHLIF,
-    config.SFA: SFA,
+_MODULES: dict[type[operators.Frozen], type[Neuron]] = {
+    operators.IF: IF,
+    operators.LIF: LIF,
+    operators.PLIF: PLIF,
+    operators.ALIF: ALIF,
+    operators.DHLIF: DHLIF,
+    operators.SFA: SFA,
 }
 
 
-def build_neuron(settings: config.Frozen, channels: int, threshold: float | None = None) -> Neuron:
+def build_neuron(settings: operators.Frozen, channels: int, threshold: float | None = None) -> Neuron:
     """The module of a neuron's settings for ``channels`` feature maps, at another threshold if given."""
     if threshold is not None and "threshold" in type(settings).model_fields:
         settings = settings.model_copy(update={"threshold": threshold})

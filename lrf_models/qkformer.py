@@ -24,14 +24,14 @@ from lrf_models.backbone import (
 )
 from lrf_models.layers import ConvBN, Edge, MaxPool2d
 from lrf_models.neurons import build_neuron
-from spaces import config
+from spaces import config, operators
 
 
 class PooledConvNeuron(nn.Module):
     """Convolution, BN, max-pool if ``pooled``, neuron."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, neuron: config.Neuron, *, edge: Edge, pooled: bool
+        self, in_channels: int, out_channels: int, neuron: operators.Neuron, *, edge: Edge, pooled: bool
     ) -> None:
         super().__init__()
         self.conv = ConvBN(in_channels, out_channels, 3, edge=edge)
@@ -51,7 +51,7 @@ class Embedding(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, neuron: config.Neuron, *, edge: Edge, pools: Sequence[bool]
+        self, in_channels: int, out_channels: int, neuron: operators.Neuron, *, edge: Edge, pools: Sequence[bool]
     ) -> None:
         super().__init__()
         convs: list[PooledConvNeuron] = []

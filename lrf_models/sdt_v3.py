@@ -22,7 +22,7 @@ from lrf_models.backbone import Size, SpikingBackbone, create, default_cfg, regi
 from lrf_models.dynamics import Dendrites
 from lrf_models.layers import Conv2d, ConvBN, Linear, LocalField, MatMul
 from lrf_models.neurons import build_neuron
-from spaces import config
+from spaces import config, operators
 
 
 class NeuronConv(nn.Module):
@@ -33,7 +33,7 @@ class NeuronConv(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel: int,
-        neuron: config.Neuron,
+        neuron: operators.Neuron,
         *,
         stride: int = 1,
         groups: int = 1,
@@ -53,7 +53,7 @@ class NeuronConv(nn.Module):
 class SepConv(nn.Sequential):
     """Pointwise to 2d, depthwise, pointwise back to d."""
 
-    def __init__(self, width: int, kernel: int, neuron: config.Neuron) -> None:
+    def __init__(self, width: int, kernel: int, neuron: operators.Neuron) -> None:
         super().__init__(
             NeuronConv(width, 2 * width, 1, neuron),
             NeuronConv(2 * width, 2 * width, kernel, neuron, groups=2 * width),
@@ -93,15 +93,15 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, settings: config.Attention, model: config.SDTV3Config, width: int, grid: tuple[int, int]
+        self, settings: operators.Attention, model: config.SDTV3Config, width: int, grid: tuple[int, int]
     ) -> None:
         super().__init__()
         self.neuron = build_neuron(model.neuron, width)
         spikes = self.neuron.edge
-        levels = model.neuron.levels if isinstance(model.neuron, config.SFA) else 1
-        wide = not isinstance(settings, config.TokenQK) and getattr(settings, "token", "v") != "x"
+        levels = model.neuron.levels if isinstance(model.neuron, operators.SFA) else 1
+        wide = not isinstance(settings, operators.TokenQK) and getattr(settings, "token", "v") != "x"
         mixed = 4 * width if wide else width
-        gate = config.SFA(levels=1) if isinstance(model.neuron, config.SFA) else model.neuron
+        gate = operators.SFA(levels=1) if isinstance(model.neuron, operators.SFA) else model.neuron
         self.mixer = build_mixer(
             settings,
             width=mixed,
@@ -139,7 +139,7 @@ class Block(nn.Module):
     """x + separable 3×3, x + attention, x + MLP."""
 
     def __init__(
-        self, settings: config.Attention, model: config.SDTV3Config, width: int, grid: tuple[int, int]
+        self, settings: operators.Attention, model: config.SDTV3Config, width: int, grid: tuple[int, int]
     ) -> None:
         super().__init__()
         self.conv = SepConv(width, 3, model.neuron)
@@ -245,7 +245,7 @@ def replay(model: SDTV3) -> nn.Module:
         ValueError: The neuron is another one, whose spikes are binary already.
     """
     neuron = model.settings.neuron
-    if not isinstance(neuron, config.SFA):
+    if not isinstance(neuron, operators.SFA):
         raise ValueError(f"only the spikes of sfa neurons are replayed, but got neuron {neuron.kind!r}")
     copied = copy.deepcopy(model)
     for parent in list(copied.modules()):

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from lrf_models.layers import Conv2d
 from lrf_models.neurons import build_neuron
 from lrf_models.sdt_v3 import NeuronConv
-from spaces import config
+from spaces import operators
 
 
 class FPNHead(nn.Module):
@@ -34,10 +34,10 @@ class FPNHead(nn.Module):
         num_classes: int,
         *,
         width: int = 128,
-        neuron: config.Neuron | None = None,
+        neuron: operators.Neuron | None = None,
     ) -> None:
         super().__init__()
-        neuron = neuron or config.SFA()
+        neuron = neuron or operators.SFA()
         self.laterals = nn.ModuleList(NeuronConv(c, width, 1, neuron) for c in channels)
         self.smooth = nn.ModuleList(NeuronConv(width, width, 3, neuron) for _ in channels)
         doublings = [(r // reductions[0]).bit_length() - 1 for r in reductions]

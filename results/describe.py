@@ -9,7 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from search.metrics import METRICS
-from spaces.config import Candidate, LRFDyn
+from spaces.config import Candidate
+from spaces.operators import LRFDyn
 
 Feature = str | int | float | bool
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from search.metrics import METRICS
-from spaces.config import AtLeast1, Frozen, Positive
-from spaces.space import explain
+from spaces.config import explain
+from spaces.operators import AtLeast1, Frozen, Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from search.config import RunConfig
 from search.metrics import priced_metrics
 from search.record import Epoch
-from spaces.config import Candidate, Frozen
+from spaces.config import Candidate
+from spaces.operators import Frozen
 
 if TYPE_CHECKING:  # the driver and the reports read outcomes without waiting for torch
     from torch import nn

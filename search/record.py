@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from spaces.config import Candidate, Frozen
+from spaces.config import Candidate
 from spaces.cost import Cost
+from spaces.operators import Frozen
 
 Status = Literal[
     "complete",  # trained in full, finite: only these can enter a front (if they keep the budgets)

@@ -16,10 +16,11 @@ from search.engine import DRAWS, Price, Search
 from search.record import Record
 from search.samplers import make_sampler
 from search.storage import open_storage
-from spaces.config import Candidate
+from spaces.config import Candidate, candidate_from
 from spaces.cost import Cost
 from spaces.presets import load_space, starting_points
-from spaces.space import Parameter, Scalar, Space, candidate_from
+from spaces.space import Space
+from spaces.tree import Parameter, Scalar
 
 
 def resolve(config: RunConfig, model: dict[str, Any], training: dict[str, Any]) -> RunConfig:

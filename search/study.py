@@ -28,7 +28,7 @@ from search.metrics import METRICS, priced_metrics
 from search.record import Record
 from search.storage import open_storage
 from search.worker import Result
-from spaces.space import explain
+from spaces.config import explain
 
 CLAIM, END, INTENT = "claim", "end", "intent"
 OWNER, IDENTITY, ATTEMPT, ORIGIN = "owner", "identity", "attempt", "origin"

@@ -17,7 +17,8 @@ from search.folder import read_text, write_text
 from search.objective import Objective, Outcome
 from search.record import Epoch
 from search.storage import is_transient, patiently
-from spaces.config import Candidate, Frozen
+from spaces.config import Candidate
+from spaces.operators import Frozen
 
 DONE = "result.json"
 PROGRESS = "epochs.json"

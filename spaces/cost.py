@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spaces.config import Frozen
+from spaces.operators import Frozen
 
 
 class Cost(Frozen):

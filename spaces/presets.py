@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from spaces.config import Candidate
-from spaces.space import Choice, Number, Parameter, Scalar, Space
+from spaces.space import Space
+from spaces.tree import Choice, Number, Parameter, Scalar
 
 Tree = dict[str, Any]
 

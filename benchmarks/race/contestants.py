@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks.race.simulator import Contestant, Problem
 from search.pareto import Points
 from search.samplers.priced import PricedSampler
-from spaces.space import Scalar
+from spaces.tree import Scalar
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

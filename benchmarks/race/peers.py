@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.race.simulator import Contestant, Problem
 from search.pareto import Points
 from search.samplers.domain import Buildable
-from spaces.space import Choice, Number, Parameter, Scalar
+from spaces.tree import Choice, Number, Parameter, Scalar
 
 EPOCH = "epoch"
 POPULATION = 20  # as for the other evolution strategies here

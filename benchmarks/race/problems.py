@@ -14,7 +14,7 @@ from benchmarks.race.simulator import Problem
 from search.pareto import Points, hypervolume, nondominated
 from search.samplers.domain import FlatSpace
 from search.samplers.quote import Quote, unknown
-from spaces.space import Choice, Number
+from spaces.tree import Choice, Number
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 

@@ -19,7 +19,7 @@ import numpy as np
 from search.pareto import Points, hypervolume
 from search.samplers.domain import Buildable
 from search.samplers.quote import Quote
-from spaces.space import Scalar
+from spaces.tree import Scalar
 
 MISSES = 50
 """Repeats in a row after which a contestant gets a random new point (as in search/engine.py)."""

@@ -22,8 +22,8 @@ from torch import Tensor
 from lrf_models.counters.events import Events
 from lrf_models.counters.operations import Facts
 from lrf_models.counters.trace import Row
-from spaces.config import Frozen
-from spaces.space import explain
+from spaces.config import explain
+from spaces.operators import Frozen
 
 Convention = Literal["paper", "event", "extended", "memory"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaces.config import Frozen
+from spaces.operators import Frozen
 
 
 class Latency(Frozen):

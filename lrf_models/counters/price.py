@@ -15,8 +15,9 @@ from lrf_models.counters import memory
 from lrf_models.counters.energy import Convention, Policy, bound_events, check, estimate, load_profile
 from lrf_models.counters.events import Counter, counting
 from lrf_models.counters.trace import Trace, shell, trace
-from spaces.config import Candidate, Frozen, Model
+from spaces.config import Candidate, Model
 from spaces.cost import Cost
+from spaces.operators import Frozen
 
 DEFAULT_PROFILE = "45nm-fp32"
 

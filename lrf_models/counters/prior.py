@@ -16,7 +16,8 @@ from lrf_models.counters.energy import Convention, bound_events, check, estimate
 from lrf_models.counters.events import Events
 from lrf_models.counters.price import DEFAULT_PROFILE, Measurement, traced_model
 from lrf_models.counters.trace import Row
-from spaces.config import Candidate, Frozen, Model
+from spaces.config import Candidate, Model
+from spaces.operators import Frozen
 
 
 class Expectation(Frozen):

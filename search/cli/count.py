@@ -21,9 +21,8 @@ from lrf_models.counters.price import image_shape, mean_and_error
 from lrf_models.counters.trace import Trace, shell, trace
 from search import checkpoint
 from search.cli import count_output as output
-from spaces.config import Candidate, Model
+from spaces.config import Candidate, Model, explain
 from spaces.cost import Cost
-from spaces.space import explain
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

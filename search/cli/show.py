@@ -7,7 +7,7 @@ import json
 import random
 
 from spaces.presets import load_space
-from spaces.space import Number
+from spaces.tree import Number
 
 DRAWS = 1000
 """Uniform draws that estimate how much of a space keeps the laws."""

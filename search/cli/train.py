@@ -16,8 +16,7 @@ from search.data import DATA_SETS, load
 from search.objective import TrainingObjective, evaluate_test
 from search.recipes import recipes, training_fields
 from search.record import Epoch
-from spaces.config import Candidate
-from spaces.space import candidate_from
+from spaces.config import Candidate, candidate_from
 
 RESULT = "result.json"
 

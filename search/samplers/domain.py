@@ -16,7 +16,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.samplers.surrogate import Array, Ints
-from spaces.space import Choice, Number, Parameter, Pick, Scalar
+from spaces.tree import Choice, Number, Parameter, Pick, Scalar
 
 Point = dict[str, Scalar]
 

@@ -14,7 +14,7 @@ from search.samplers.guess import Guess
 from search.samplers.judge import Entry
 from search.samplers.quote import Quote, QuoteOf, unknown
 from search.samplers.surrogate import Array
-from spaces.space import Scalar
+from spaces.tree import Scalar
 
 _CACHE = 20_000
 _LESSONS = 32  # exact prices before the first guess

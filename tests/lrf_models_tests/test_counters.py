@@ -10,24 +10,24 @@ from lrf_models import build_model
 from lrf_models.counters import CONVENTIONS, Measurement, counting, load_profile, measure, measurement, price
 from lrf_models.counters.prior import expect
 from lrf_models.layers import Conv2d
-from spaces import config
+from spaces import config, operators
 from spaces.cost import Cost
 
 OPERATORS = [
-    config.SSA(),
-    config.SSA(form="qk"),
-    config.LRFSSA(dilations=(1,)),
-    config.CausalSSA(),
-    config.LRFCausalSSA(dilations=(1,)),
-    config.TokenQK(),
-    *(config.LRFDyn(dilations=(1,), token=token) for token in ("v", "qkv", "x")),
-    config.LRFDyn(dilations=(1,), field="token", taps="past"),
-    config.LRFDyn(dilations=(1,), scan="bidirectional", coupling="none"),
-    config.LRFDyn(dilations=(), padding="circular", dendrites=1),
+    operators.SSA(),
+    operators.SSA(form="qk"),
+    operators.LRFSSA(dilations=(1,)),
+    operators.CausalSSA(),
+    operators.LRFCausalSSA(dilations=(1,)),
+    operators.TokenQK(),
+    *(operators.LRFDyn(dilations=(1,), token=token) for token in ("v", "qkv", "x")),
+    operators.LRFDyn(dilations=(1,), field="token", taps="past"),
+    operators.LRFDyn(dilations=(1,), scan="bidirectional", coupling="none"),
+    operators.LRFDyn(dilations=(), padding="circular", dendrites=1),
 ]
 
 
-def small(operator: config.Frozen, **fields: object) -> config.SpikformerConfig:
+def small(operator: operators.Frozen, **fields: object) -> config.SpikformerConfig:
     base = {"img_size": 8, "in_chans": 1, "num_classes": 10, "dim": 16, "pools": 1, "heads": 2, "mlp_ratio": 2.0}
     lively = {"neuron": {"kind": "lif", "tau": 1.25, "threshold": 0.3}, "attention_threshold": 0.1}
     return config.SpikformerConfig.model_validate({**base, **lively, "blocks": (operator, operator), **fields})
@@ -47,7 +47,7 @@ def fresh(settings: config.Model) -> nn.Module:
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=str)
-def test_a_price_holds_what_is_measured(operator: config.Frozen) -> None:
+def test_a_price_holds_what_is_measured(operator: operators.Frozen) -> None:
     """Equal weights and operations; the measured energy lies between the bounds, in every convention."""
     settings = small(operator)
     model = fresh(settings)
@@ -63,20 +63,20 @@ def test_a_price_holds_what_is_measured(operator: config.Frozen) -> None:
 
 
 def test_price_is_cached_by_the_network_not_by_the_training() -> None:
-    settings = small(config.SSA())
+    settings = small(operators.SSA())
     a, b = (config.Candidate(model=settings, training=config.Training(lr=lr)) for lr in (1e-3, 1e-2))
     assert price(a) is price(b) is price(settings)
 
 
 def test_measuring_may_share_the_accuracy_pass() -> None:
-    model = fresh(small(config.LRFDyn(dilations=(1,)))).eval()
+    model = fresh(small(operators.LRFDyn(dilations=(1,)))).eval()
     with torch.no_grad(), counting(model) as counter:
         model(images(4))
     assert measurement(counter) == measure(model, [images(4)])
 
 
 def test_nothing_about_the_model_changes() -> None:
-    model = fresh(small(config.LRFSSA(dilations=(1,)))).train()
+    model = fresh(small(operators.LRFSSA(dilations=(1,)))).train()
     frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rng = torch.get_rng_state()
@@ -124,7 +124,7 @@ def test_a_binary_edge_that_carries_a_fraction_is_named() -> None:
     ],
 )
 def test_bad_input_is_one_sentence(call: object, law: str) -> None:
-    model = fresh(small(config.SSA()))
+    model = fresh(small(operators.SSA()))
     with pytest.raises(ValueError, match=law):
         call(model)  # type: ignore[operator]
     with counting(model), pytest.raises(ValueError, match="evaluation mode"):
@@ -148,7 +148,7 @@ def test_a_profile_with_a_wrong_field_is_refused(tmp_path: object, change: dict[
 
 def test_an_expectation_from_neighbours() -> None:
     """A network's own measurement predicts it, but for what its blocks differ by; another's keeps the bounds."""
-    settings, wider = small(config.LRFSSA(dilations=(1,))), small(config.LRFSSA(dilations=(1,)), dim=32)
+    settings, wider = small(operators.LRFSSA(dilations=(1,))), small(operators.LRFSSA(dilations=(1,)), dim=32)
     known = measure(fresh(settings), [images(8)])
     assert expect(settings, [known]).energy_mj == pytest.approx(known.energy_mj, rel=0.2)
     cost, other = price(wider), expect(wider, [known, known])

@@ -18,7 +18,7 @@ from lrf_models.counters.trace import trace
 from lrf_models.dynamics import Dendrites
 from lrf_models.layers import Conv2d, Gate, Linear, LocalField, MatMul
 from lrf_models.sdt_v3 import replay
-from spaces import config
+from spaces import config, operators
 
 
 class Steps(nn.Module):
@@ -106,7 +106,7 @@ def test_a_binary_gate_is_free_and_an_integer_one_is_not() -> None:
 
 def test_the_scan_injects_once_per_dendrite() -> None:
     u = spikes(2, 3, 2, 4, 9)
-    found = events_of(Dendrites(config.LRFDyn(dendrites=5), 2, 9), u)
+    found = events_of(Dendrites(operators.LRFDyn(dendrites=5), 2, 9), u)
     assert found.events.tolist() == (5 * u.sum((0, 2, 3, 4))).tolist()
 
 

@@ -18,13 +18,13 @@ from lrf_models.counters.memory import LiveBytes, attention_blocks, peak_bytes
 from lrf_models.counters.operations import Facts
 from lrf_models.counters.trace import Trace, shell, trace
 from lrf_models.layers import Conv2d, LocalField
-from spaces import config
+from spaces import config, operators
 
 FRAMES = (4, 1, 3, 224, 224)
 NAMES = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("lrf_models")]
 
 
-def spikformer(dim: int, heads: int, operator: config.Frozen, depth: int = 8) -> config.SpikformerConfig:
+def spikformer(dim: int, heads: int, operator: operators.Frozen, depth: int = 8) -> config.SpikformerConfig:
     return config.SpikformerConfig.model_validate({"dim": dim, "heads": heads, "blocks": (operator,) * depth})
 
 
@@ -51,7 +51,7 @@ def test_published_totals_and_the_closed_form(dim: int, heads: int, kv: int, qk:
     widths, sides = (3, dim // 8, dim // 4, dim // 2, dim, dim), (224, 112, 56, 28, 14)
     stem = 9 * sum(a * b * r * r for a, b, r in zip(widths, widths[1:], sides, strict=False))
     for form, published in (("kv", kv), ("qk", qk)):
-        rows = traced(spikformer(dim, heads, config.SSA(form=form)), FRAMES).facts
+        rows = traced(spikformer(dim, heads, operators.SSA(form=form)), FRAMES).facts
         products = sum(row.dense for row in rows.values() if row.kind == "matmul")
         d_h = dim // heads
         expected = 4 * 8 * (2 * heads * 196 * d_h**2 if form == "kv" else 2 * heads * 196**2 * d_h)
@@ -63,7 +63,7 @@ def test_published_totals_and_the_closed_form(dim: int, heads: int, kv: int, qk:
 
 def test_energy_of_the_paper_from_its_synaptic_operations() -> None:
     """0.9 pJ × 11.09 G + 4.6 pJ × MACs of the first convolution, T times = 11.577 mJ to its four digits of SOPs."""
-    row = traced(spikformer(512, 8, config.SSA())).rows["stem.first.conv"]
+    row = traced(spikformer(512, 8, operators.SSA())).rows["stem.first.conv"]
     first = work(row, None, load_profile("45nm-fp32"), "paper", Policy(), timesteps=4)
     assert first.mac == 4 * 9 * 3 * 64 * 224**2
     assert 0.9e-9 * 11.09e9 + first.energy_pj * 1e-9 == pytest.approx(11.577, abs=0.005)
@@ -75,7 +75,7 @@ def test_energy_of_the_paper_from_its_synaptic_operations() -> None:
 def test_the_scan_by_policy() -> None:
     """25.7 M decays of 8-512 at k = 8: 0.118 mJ as multiplications, 0.023 mJ as shifts; coupled 3 − 2/k as many."""
     uncoupled, coupled = (
-        traced(spikformer(512, 8, config.LRFDyn(coupling=coupling))).rows["blocks.0.attention.mixer.dendrites"]
+        traced(spikformer(512, 8, operators.LRFDyn(coupling=coupling))).rows["blocks.0.attention.mixer.dendrites"]
         for coupling in ("none", "general")
     )
     assert 8 * uncoupled.facts.decay == 25_690_112
@@ -118,16 +118,16 @@ def test_audit_of_every_registered_model(name: str) -> None:
 @pytest.mark.parametrize(
     ("operator", "neuron"),
     [
-        (config.SSA(form="qk"), {"kind": "lif"}),
-        (config.LRFSSA(dilations=(1, 3)), {"kind": "if"}),
-        (config.LRFCausalSSA(dilations=(1,)), {"kind": "alif"}),
-        (config.LRFDyn(dilations=(1, 3), token="qkv"), {"kind": "plif"}),
-        (config.LRFDyn(dilations=(1,), scan="bidirectional", taps="past"), {"kind": "dh_lif", "branches": 2}),
-        (config.TokenQK(), {"kind": "sfa"}),
+        (operators.SSA(form="qk"), {"kind": "lif"}),
+        (operators.LRFSSA(dilations=(1, 3)), {"kind": "if"}),
+        (operators.LRFCausalSSA(dilations=(1,)), {"kind": "alif"}),
+        (operators.LRFDyn(dilations=(1, 3), token="qkv"), {"kind": "plif"}),
+        (operators.LRFDyn(dilations=(1,), scan="bidirectional", taps="past"), {"kind": "dh_lif", "branches": 2}),
+        (operators.TokenQK(), {"kind": "sfa"}),
     ],
     ids=str,
 )
-def test_every_operator_and_neuron_is_counted_whole(operator: config.Frozen, neuron: dict[str, object]) -> None:
+def test_every_operator_and_neuron_is_counted_whole(operator: operators.Frozen, neuron: dict[str, object]) -> None:
     """Ledger empty; FlopCounterMode and fvcore agree; the peak over shapes is the peak of a real pass."""
     small = {"img_size": 8, "in_chans": 1, "dim": 16, "pools": 1, "heads": 2, "num_classes": 10}
     settings = config.SpikformerConfig.model_validate({**small, "blocks": (operator,), "neuron": neuron})
@@ -142,7 +142,7 @@ def test_scaling_with_time_and_once_for_an_image() -> None:
     """T is counted once: everything but the first convolution and the head doubles."""
     for steps in (1, 2, 4):
         settings = config.SpikformerConfig.model_validate(
-            {"img_size": 16, "dim": 16, "heads": 2, "pools": 1, "blocks": (config.SSA(),), "timesteps": steps}
+            {"img_size": 16, "dim": 16, "heads": 2, "pools": 1, "blocks": (operators.SSA(),), "timesteps": steps}
         )
         rows = traced(settings, (1, 3, 16, 16)).facts
         fixed = rows.pop("stem.first.conv").dense, rows.pop("head").dense
@@ -269,18 +269,18 @@ def test_live_bytes_against_a_hand_count() -> None:
 @pytest.mark.parametrize(
     ("operator", "kib"),
     [
-        (config.SSA(form="qk"), {"maps": 1176, "scores": 1200.5, "recurrent": 0, "window": 0}),
-        (config.SSA(), {"maps": 1176, "scores": 0, "recurrent": 128, "window": 0}),
-        (config.LRFSSA(), {"maps": 1176, "scores": 0, "recurrent": 128, "window": 0}),
-        (config.LRFDyn(token="qkv"), {"maps": 1176, "scores": 0, "recurrent": 16, "window": 302}),
-        (config.LRFDyn(token="qkv", dilations=()), {"maps": 1176, "scores": 0, "recurrent": 16, "window": 0}),
-        (config.LRFDyn(), {"maps": 392, "scores": 0, "recurrent": 16, "window": 302}),
-        (config.LRFDyn(taps="past"), {"maps": 392, "scores": 0, "recurrent": 16, "window": 152}),
-        (config.LRFDyn(field="token"), {"maps": 392, "scores": 0, "recurrent": 16, "window": 0}),
+        (operators.SSA(form="qk"), {"maps": 1176, "scores": 1200.5, "recurrent": 0, "window": 0}),
+        (operators.SSA(), {"maps": 1176, "scores": 0, "recurrent": 128, "window": 0}),
+        (operators.LRFSSA(), {"maps": 1176, "scores": 0, "recurrent": 128, "window": 0}),
+        (operators.LRFDyn(token="qkv"), {"maps": 1176, "scores": 0, "recurrent": 16, "window": 302}),
+        (operators.LRFDyn(token="qkv", dilations=()), {"maps": 1176, "scores": 0, "recurrent": 16, "window": 0}),
+        (operators.LRFDyn(), {"maps": 392, "scores": 0, "recurrent": 16, "window": 302}),
+        (operators.LRFDyn(taps="past"), {"maps": 392, "scores": 0, "recurrent": 16, "window": 152}),
+        (operators.LRFDyn(field="token"), {"maps": 392, "scores": 0, "recurrent": 16, "window": 0}),
     ],
     ids=str,
 )
-def test_attention_memory_of_one_block(operator: config.Frozen, kib: dict[str, float]) -> None:
+def test_attention_memory_of_one_block(operator: operators.Frozen, kib: dict[str, float]) -> None:
     """Spikformer-8-512, float32, one step: the published accounting, and the −49.84 % and −8.6 % that follow."""
     facts = traced(spikformer(512, 8, operator, depth=1)).facts
     (block,) = attention_blocks(facts).values()
@@ -290,9 +290,9 @@ def test_attention_memory_of_one_block(operator: config.Frozen, kib: dict[str, f
 def test_percentages_of_the_accounting() -> None:
     totals = {}
     for name, operator in {
-        "qk": config.SSA(form="qk"),
-        "kv": config.SSA(),
-        "dyn": config.LRFDyn(token="qkv", dilations=()),
+        "qk": operators.SSA(form="qk"),
+        "kv": operators.SSA(),
+        "dyn": operators.LRFDyn(token="qkv", dilations=()),
     }.items():
         (block,) = attention_blocks(traced(spikformer(512, 8, operator, depth=1)).facts).values()
         totals[name] = sum(block.values())
@@ -302,7 +302,7 @@ def test_percentages_of_the_accounting() -> None:
 
 def test_state_of_the_whole_network() -> None:
     """All membranes of 8-512 are 56.6 MB; nothing survives a single step; KV state is on top."""
-    settings = spikformer(512, 8, config.SSA())
+    settings = spikformer(512, 8, operators.SSA())
     membranes = 4 * sum(row.membranes for row in traced(settings).facts.values())
     assert membranes == 56_598_528
     assert price(settings).state_bytes == membranes + 8 * 128 * 1024
@@ -318,7 +318,7 @@ def test_facts_of_calls_add_up_but_state_does_not() -> None:
 def test_peak_of_the_cuda_allocator() -> None:
     """The allocator rounds and the kernels need scratch, so it is no less than the tracker's count."""
     settings = config.SpikformerConfig.model_validate(
-        {"img_size": 32, "dim": 64, "heads": 2, "pools": 2, "blocks": (config.SSA(),)}
+        {"img_size": 32, "dim": 64, "heads": 2, "pools": 2, "blocks": (operators.SSA(),)}
     )
     model = build_model(settings).cuda()
     x = torch.zeros(1, 3, 32, 32, device="cuda")

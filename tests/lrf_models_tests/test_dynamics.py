@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lrf_models.dynamics import TOEPLITZ_LIMIT, Dendrites, causal_convolution, fft_convolution, toeplitz_convolution
-from spaces import config
+from spaces import operators
 
 
 def definition(kernel: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_both_sides_of_the_rule_agree() -> None:
 
 def test_one_dendrite_is_the_exact_leaky_integrator() -> None:
     """k = 1: A = e^(−1/τ) and B = γτ(1 − e^(−1/τ)), in closed form; for τ → ∞, A = 1 and B = γ."""
-    dendrites = Dendrites(config.LRFDyn(dendrites=1, tau_min=3.0, tau_max=3.0), 4, 16).double()
+    dendrites = Dendrites(operators.LRFDyn(dendrites=1, tau_min=3.0, tau_max=3.0), 4, 16).double()
     a, b = dendrites.hold()
     tau, gamma = dendrites.log_tau_Gk.exp()[:, 0], dendrites.gamma_Gk[:, 0]
     torch.testing.assert_close(a[:, 0, 0], torch.exp(-1 / tau))
@@ -68,7 +68,7 @@ def test_one_dendrite_is_the_exact_leaky_integrator() -> None:
 @pytest.mark.parametrize("tokens", [1, 2, 5, 16, 33])
 def test_doubling_gives_every_power(tokens: int) -> None:
     torch.manual_seed(0)
-    dendrites = Dendrites(config.LRFDyn(dendrites=3), 2, tokens).double()
+    dendrites = Dendrites(operators.LRFDyn(dendrites=3), 2, tokens).double()
     a, b = dendrites.hold()
     kernel = dendrites.kernel(tokens)
     for m in range(tokens):
@@ -78,7 +78,7 @@ def test_doubling_gives_every_power(tokens: int) -> None:
 
 def test_start_values() -> None:
     """τ from 1 to N tokens within the jitter, and unit gain at rest: τΓ = 1 for each dendrite by itself."""
-    dendrites = Dendrites(config.LRFDyn(coupling="none"), 5, 64).double()
+    dendrites = Dendrites(operators.LRFDyn(coupling="none"), 5, 64).double()
     tau = dendrites.log_tau_Gk.exp()
     assert (tau[:, 0] / 1.0 - 1).abs().max() <= 0.1 + 1e-6
     assert (tau[:, -1] / 64.0 - 1).abs().max() <= 0.1 + 1e-6
@@ -88,12 +88,12 @@ def test_start_values() -> None:
 
 
 def test_frozen_constants_stay_out_of_training() -> None:
-    dendrites = Dendrites(config.LRFDyn(learnable=False), 2, 16)
+    dendrites = Dendrites(operators.LRFDyn(learnable=False), 2, 16)
     learned = {name for name, parameter in dendrites.named_parameters() if parameter.requires_grad}
     assert learned == {"gamma_Gk", "readout_Gk"}
 
 
 def test_the_circular_form_has_no_recurrence() -> None:
-    dendrites = Dendrites(config.LRFDyn(padding="circular"), 1, 4)
+    dendrites = Dendrites(operators.LRFDyn(padding="circular"), 1, 4)
     with pytest.raises(ValueError, match=r"circular.*not causal"):
         dendrites.recurrent(torch.ones(1, 1, 2, 4))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lrf_models import SpikingBackbone
 from lrf_models.layers import BatchNorm2d
-from spaces import config
+from spaces import operators
 
 # isort: split
 import timm  # after lrf_models, which makes torchvision importable
@@ -201,7 +201,7 @@ def test_the_lighter_token_is_an_argument() -> None:
     with torch.device("meta"):
         full = timm.create_model("lrf_dyn_spikformer_8_512")
         light = timm.create_model("lrf_dyn_spikformer_8_512", token="v", dendrites=4, img_size=(192, 224))
-    assert light.settings.blocks[0] == config.LRFDyn(token="v", dendrites=4, sharing="layer")
+    assert light.settings.blocks[0] == operators.LRFDyn(token="v", dendrites=4, sharing="layer")
     assert light.settings.img_size == (192, 224)
     saved = sum(p.numel() for p in full.parameters()) - sum(p.numel() for p in light.parameters())
     assert saved == 8 * (2 * (512 * 512 + 2 * 512) + 4 * 3 + 2 * 4)  # q, k, and four dendrites less

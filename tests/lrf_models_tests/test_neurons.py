@@ -13,17 +13,17 @@ from torch import Tensor
 
 from lrf_models import build_model
 from lrf_models.neurons import SURROGATES, Neuron, build_neuron, lif_sequence, lif_step, sfa, spike
-from spaces import config
+from spaces import config, operators
 
-NEURONS: list[config.Neuron] = [
-    config.IF(),
-    config.LIF(),
-    config.LIF(tau=1.3, threshold=0.6, surrogate="triangle"),
-    config.PLIF(tau=3.0),
-    config.ALIF(threshold=0.5),
-    config.DHLIF(branches=1, threshold=0.5),
-    config.DHLIF(branches=3, threshold=0.5),
-    config.SFA(),
+NEURONS: list[operators.Neuron] = [
+    operators.IF(),
+    operators.LIF(),
+    operators.LIF(tau=1.3, threshold=0.6, surrogate="triangle"),
+    operators.PLIF(tau=3.0),
+    operators.ALIF(threshold=0.5),
+    operators.DHLIF(branches=1, threshold=0.5),
+    operators.DHLIF(branches=3, threshold=0.5),
+    operators.SFA(),
 ]
 T, CHANNELS = 6, 7
 
@@ -32,12 +32,12 @@ def currents(seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(T, 2, CHANNELS, 3, 5, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 1.5
 
 
-def neuron_of(settings_: config.Neuron, threshold: float | None = None) -> Neuron:
+def neuron_of(settings_: operators.Neuron, threshold: float | None = None) -> Neuron:
     torch.manual_seed(0)
     return build_neuron(settings_, CHANNELS, threshold).double()
 
 
-def trace(settings_: config.Neuron, module: Neuron, x: list[list[float]], channel: int) -> list[float]:
+def trace(settings_: operators.Neuron, module: Neuron, x: list[list[float]], channel: int) -> list[float]:
     """Spikes of one neuron, by the equations of the published tables; ``x[t][c]`` are the currents of its place."""
     p = {name: value.detach() for name, value in module.named_parameters()}
     v = eta = s = 0.0
@@ -46,19 +46,19 @@ def trace(settings_: config.Neuron, module: Neuron, x: list[list[float]], channe
     for row in x:
         i = row[channel]
         match settings_:
-            case config.IF():
+            case operators.IF():
                 v = v * (1 - s) + i
                 theta = settings_.threshold
-            case config.LIF() | config.PLIF():
+            case operators.LIF() | operators.PLIF():
                 v = v * (1 - s)
                 v = v + (i - v) / settings_.tau
                 theta = settings_.threshold
-            case config.ALIF():
+            case operators.ALIF():
                 a, r = math.exp(-1 / settings_.tau_membrane), math.exp(-1 / settings_.tau_adaptation)
                 eta = r * eta + (1 - r) * s
                 theta = settings_.threshold + settings_.adaptation * eta
                 v = a * v + (1 - a) * i - theta * s
-            case config.DHLIF():
+            case operators.DHLIF():
                 a = float(p["membrane_logit_C"][channel].sigmoid())
                 theta = settings_.threshold
                 for b in range(settings_.branches):
@@ -67,7 +67,7 @@ def trace(settings_: config.Neuron, module: Neuron, x: list[list[float]], channe
                     current = float(p["weight_bC"][b, channel]) * row[source]
                     d[b] = decay * d[b] + (1 - decay) * current
                 v = a * v + (1 - a) * sum(d) - theta * s
-            case config.SFA():
+            case operators.SFA():
                 spikes.append(float(round(min(max(i, 0), settings_.levels))))
                 continue
         s = float(v >= theta)
@@ -76,9 +76,9 @@ def trace(settings_: config.Neuron, module: Neuron, x: list[list[float]], channe
 
 
 @pytest.mark.parametrize("settings_", NEURONS, ids=str)
-def test_spikes_follow_the_equations(settings_: config.Neuron) -> None:
+def test_spikes_follow_the_equations(settings_: operators.Neuron) -> None:
     module = neuron_of(settings_)
-    x = currents() * (4 if isinstance(settings_, config.DHLIF) else 1)
+    x = currents() * (4 if isinstance(settings_, operators.DHLIF) else 1)
     s = module(x)
     assert 0.02 < s.mean() / s.max() < 0.9
     for image, channel, row, column in [(0, 0, 0, 0), (1, 3, 2, 4), (0, CHANNELS - 1, 1, 2), (1, 5, 0, 1)]:
@@ -87,7 +87,7 @@ def test_spikes_follow_the_equations(settings_: config.Neuron) -> None:
 
 
 @pytest.mark.parametrize("settings_", NEURONS, ids=str)
-def test_forward_is_the_loop_over_steps(settings_: config.Neuron) -> None:
+def test_forward_is_the_loop_over_steps(settings_: operators.Neuron) -> None:
     """The fused forms equal the stepped one, values and gradients, and inference equals training."""
     module = neuron_of(settings_)
     weight = currents(1)
@@ -103,10 +103,10 @@ def test_forward_is_the_loop_over_steps(settings_: config.Neuron) -> None:
 
 
 @pytest.mark.parametrize("settings_", NEURONS, ids=str)
-def test_every_constant_gets_a_gradient_and_no_state_survives(settings_: config.Neuron) -> None:
+def test_every_constant_gets_a_gradient_and_no_state_survives(settings_: operators.Neuron) -> None:
     module = neuron_of(settings_)
     first = module(currents())
-    if isinstance(settings_, config.PLIF | config.ALIF | config.DHLIF):
+    if isinstance(settings_, operators.PLIF | operators.ALIF | operators.DHLIF):
         (first * currents(1)).sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
@@ -124,7 +124,7 @@ def test_every_constant_gets_a_gradient_and_no_state_survives(settings_: config.
     layout=st.sampled_from(["contiguous", "channels_last", "expanded"]),
 )
 def test_the_fused_lif_for_any_constants_and_layout(
-    steps: int, decay: float, threshold: float, surrogate: config.Surrogate, layout: str
+    steps: int, decay: float, threshold: float, surrogate: operators.Surrogate, layout: str
 ) -> None:
     x, weight = currents(3)[:steps], currents(4)[:steps]
     if layout == "channels_last":
@@ -169,7 +169,7 @@ BY_HAND: dict[str, Callable[[float], float]] = {
 
 
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
-def test_surrogates(surrogate: config.Surrogate) -> None:
+def test_surrogates(surrogate: operators.Surrogate) -> None:
     u = torch.linspace(-3, 3, 61, dtype=torch.float64).add_(1e-3).requires_grad_()
     s = spike(u, surrogate)
     assert torch.equal(s.detach(), torch.tensor([float(x >= 0) for x in u.tolist()], dtype=torch.float64))
@@ -194,21 +194,23 @@ def test_sfa_counts_to_its_levels() -> None:
 
 def test_the_attention_threshold_replaces_the_neurons_own() -> None:
     x = torch.full((1, 1, CHANNELS), 1.2, dtype=torch.float64)
-    for settings_ in (config.LIF(), config.LIF(threshold=0.1)):
+    for settings_ in (operators.LIF(), operators.LIF(threshold=0.1)):
         assert neuron_of(settings_, 0.5)(x).all()
         assert not neuron_of(settings_, 0.7)(x).any()
 
 
 def test_more_branches_than_channels_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"branches <= channels must hold, but got \(branches=4, channels=3\)"):
-        build_neuron(config.DHLIF(branches=4), 3)
+        build_neuron(operators.DHLIF(branches=4), 3)
 
 
-@pytest.mark.parametrize("settings_", [n for n in NEURONS if n != config.DHLIF(branches=1, threshold=0.5)], ids=str)
-def test_a_spikformer_of_any_neuron_trains_a_step(settings_: config.Neuron) -> None:
+@pytest.mark.parametrize(
+    "settings_", [n for n in NEURONS if n != operators.DHLIF(branches=1, threshold=0.5)], ids=str
+)
+def test_a_spikformer_of_any_neuron_trains_a_step(settings_: operators.Neuron) -> None:
     """Every place of the network takes the neuron; its constants move, and are found as dynamics."""
     torch.manual_seed(0)
-    blocks = (config.LRFDyn(dilations=(1,), dendrites=2), config.SSA())
+    blocks = (operators.LRFDyn(dilations=(1,), dendrites=2), operators.SSA())
     model = build_model(
         config.SpikformerConfig(
             img_size=(16, 16), dim=32, heads=4, pools=1, num_classes=3, blocks=blocks, neuron=settings_, scale=0.5

@@ -11,7 +11,7 @@ from lrf_models import build_model
 from lrf_models.attention import LRFDyn, Mixer, build_mixer
 from lrf_models.dynamics import Dendrites, causal_convolution, circular_convolution
 from lrf_models.layers import Conv2d
-from spaces import config
+from spaces import config, operators
 
 # isort: split
 import timm  # after lrf_models, which makes torchvision importable
@@ -19,25 +19,25 @@ import timm  # after lrf_models, which makes torchvision importable
 T, B, WIDTH, HEADS, GRID = 2, 3, 8, 2, (4, 6)
 
 OPERATORS = [
-    config.SSA(form="kv"),
-    config.SSA(form="qk"),
-    config.LRFSSA(dilations=(1, 3)),
-    config.CausalSSA(),
-    config.LRFCausalSSA(dilations=(1,)),
-    config.TokenQK(),
-    *(config.LRFDyn(dilations=(1, 3), token=token) for token in ("v", "qkv", "x")),
-    *(config.LRFDyn(dilations=(1,), sharing=sharing) for sharing in ("layer", "channel")),
-    *(config.LRFDyn(dilations=(1,), coupling=coupling) for coupling in ("none", "symmetric", "skew")),
-    *(config.LRFDyn(dilations=(1,), scan=scan) for scan in ("column", "bidirectional")),
-    config.LRFDyn(dilations=(), dendrites=1),
-    config.LRFDyn(dilations=(1,), field="token"),
-    config.LRFDyn(dilations=(1,), taps="past"),
-    config.LRFDyn(dilations=(1,), padding="circular"),
-    config.LRFDyn(dilations=(1,), spacing="linear", learnable=False),
+    operators.SSA(form="kv"),
+    operators.SSA(form="qk"),
+    operators.LRFSSA(dilations=(1, 3)),
+    operators.CausalSSA(),
+    operators.LRFCausalSSA(dilations=(1,)),
+    operators.TokenQK(),
+    *(operators.LRFDyn(dilations=(1, 3), token=token) for token in ("v", "qkv", "x")),
+    *(operators.LRFDyn(dilations=(1,), sharing=sharing) for sharing in ("layer", "channel")),
+    *(operators.LRFDyn(dilations=(1,), coupling=coupling) for coupling in ("none", "symmetric", "skew")),
+    *(operators.LRFDyn(dilations=(1,), scan=scan) for scan in ("column", "bidirectional")),
+    operators.LRFDyn(dilations=(), dendrites=1),
+    operators.LRFDyn(dilations=(1,), field="token"),
+    operators.LRFDyn(dilations=(1,), taps="past"),
+    operators.LRFDyn(dilations=(1,), padding="circular"),
+    operators.LRFDyn(dilations=(1,), spacing="linear", learnable=False),
 ]
 
 
-def mixer_of(operator: config.Frozen, dtype: torch.dtype = torch.float64) -> Mixer:
+def mixer_of(operator: operators.Frozen, dtype: torch.dtype = torch.float64) -> Mixer:
     torch.manual_seed(0)
     mixer = build_mixer(
         operator,
@@ -63,7 +63,7 @@ def run(mixer: Mixer, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torc
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=str)
-def test_contract(operator: config.Frozen) -> None:
+def test_contract(operator: operators.Frozen) -> None:
     """Shape, finite values, independence of the images of a batch, and a gradient for every parameter."""
     mixer = mixer_of(operator)
     q, k, v = (spikes(seed).requires_grad_() for seed in (1, 2, 3))
@@ -80,8 +80,8 @@ def test_contract(operator: config.Frozen) -> None:
     torch.testing.assert_close(run(mixer, q, k, v)[:, :1], alone)
 
 
-@pytest.mark.parametrize("operator", [op for op in OPERATORS if isinstance(op, config.LRFDyn)], ids=str)
-def test_causal_unless_said_otherwise(operator: config.LRFDyn) -> None:
+@pytest.mark.parametrize("operator", [op for op in OPERATORS if isinstance(op, operators.LRFDyn)], ids=str)
+def test_causal_unless_said_otherwise(operator: operators.LRFDyn) -> None:
     """Without a centred field, H_n does not see tokens after n; bidirectional and circular do."""
     mixer = mixer_of(operator)
     assert isinstance(mixer, LRFDyn)
@@ -100,14 +100,14 @@ def test_causal_unless_said_otherwise(operator: config.LRFDyn) -> None:
 
 def test_kv_and_qk_are_one_operator() -> None:
     q, k, v = spikes(1), spikes(2), spikes(3)
-    kv, qk = mixer_of(config.SSA(form="kv")), mixer_of(config.SSA(form="qk"))
+    kv, qk = mixer_of(operators.SSA(form="kv")), mixer_of(operators.SSA(form="qk"))
     torch.testing.assert_close(run(kv, q, k, v), run(qk, q, k, v), atol=1e-12, rtol=0)
 
 
 def test_causal_ssa_is_the_running_sum() -> None:
     """Y_n = s q_n Σ_{j ≤ n} k_jᵀ v_j, token by token."""
     q, k, v = spikes(1), spikes(2), spikes(3)
-    y = run(mixer_of(config.CausalSSA()), q, k, v).flatten(-2)
+    y = run(mixer_of(operators.CausalSSA()), q, k, v).flatten(-2)
     heads = [x.flatten(-2).unflatten(-2, (HEADS, -1)) for x in (q, k, v)]
     state = torch.zeros(T, B, HEADS, WIDTH // HEADS, WIDTH // HEADS, dtype=q.dtype)
     for n in range(y.shape[-1]):
@@ -118,7 +118,7 @@ def test_causal_ssa_is_the_running_sum() -> None:
 
 
 def test_one_undamped_dendrite_is_causal_ssa_with_heads_of_size_one() -> None:
-    settings_ = config.LRFDyn(
+    settings_ = operators.LRFDyn(
         token="qkv", dendrites=1, coupling="none", tau_min=1e9, tau_max=1e9, dilations=(), sharing="channel"
     )
     mixer = mixer_of(settings_)
@@ -128,7 +128,7 @@ def test_one_undamped_dendrite_is_causal_ssa_with_heads_of_size_one() -> None:
         mixer.dendrites.readout_Gk.fill_(0.25)
     mixer.eval()
     causal = build_mixer(
-        config.CausalSSA(),
+        operators.CausalSSA(),
         width=WIDTH,
         heads=WIDTH,
         grid=GRID,
@@ -148,7 +148,7 @@ def test_one_undamped_dendrite_is_causal_ssa_with_heads_of_size_one() -> None:
 def test_parallel_and_recurrent_forms_agree(coupling: str, tokens: int, dtype: torch.dtype, tolerance: float) -> None:
     """Values and gradients of the convolution equal those of the recurrence, to rounding."""
     torch.manual_seed(1)
-    dendrites = Dendrites(config.LRFDyn(coupling=coupling), 2, tokens).to(dtype)
+    dendrites = Dendrites(operators.LRFDyn(coupling=coupling), 2, tokens).to(dtype)
     u = (torch.rand(3, 2, 4, tokens) < 0.3).to(dtype).requires_grad_()
     weight = torch.randn(3, 2, 4, tokens, dtype=dtype)
     results = []
@@ -196,7 +196,7 @@ def test_convolutions_on_a_cpu_equal_torchs_own(kernel: int, groups: int, dilati
 )
 def test_stable_for_any_parameter_value(coupling: str, k: int, spread: float, seed: int) -> None:
     torch.manual_seed(seed)
-    dendrites = Dendrites(config.LRFDyn(coupling=coupling, dendrites=k), 3, 16).double()
+    dendrites = Dendrites(operators.LRFDyn(coupling=coupling, dendrites=k), 3, 16).double()
     with torch.no_grad():
         for parameter in dendrites.parameters():
             parameter.copy_(spread * torch.randn_like(parameter))
@@ -206,7 +206,7 @@ def test_stable_for_any_parameter_value(coupling: str, k: int, spread: float, se
 
 
 def test_a_past_field_is_causal() -> None:
-    mixer = mixer_of(config.LRFDyn(dilations=(1, 3), taps="past")).eval()
+    mixer = mixer_of(operators.LRFDyn(dilations=(1, 3), taps="past")).eval()
     u = spikes(3)
     later = u.flatten(-2).clone()
     later[..., 12:] = 1 - later[..., 12:]
@@ -224,7 +224,7 @@ def test_spikformer_parameter_counts() -> None:
         (8, 768, 12): 66_363_208,
     }.items():
         with torch.device("meta"):
-            model = build_model(config.SpikformerConfig(dim=dim, heads=heads, blocks=(config.SSA(),) * depth))
+            model = build_model(config.SpikformerConfig(dim=dim, heads=heads, blocks=(operators.SSA(),) * depth))
         assert sum(p.numel() for p in model.parameters()) + 10 * dim * depth == official
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lrf_models import build_model
-from spaces import config
+from spaces import config, operators
 
 # isort: split
 import timm
@@ -31,8 +31,10 @@ def test_the_paper_counts_29_18_million(operator: str) -> None:
 
 
 @pytest.mark.parametrize("stem_stride", [1, 4])
-@pytest.mark.parametrize("operator", [config.SSA(), config.LRFDyn(dilations=(1,)), config.TokenQK()], ids=str)
-def test_any_operator_in_any_stage(operator: config.Attention, stem_stride: int) -> None:
+@pytest.mark.parametrize(
+    "operator", [operators.SSA(), operators.LRFDyn(dilations=(1,)), operators.TokenQK()], ids=str
+)
+def test_any_operator_in_any_stage(operator: operators.Attention, stem_stride: int) -> None:
     side = 8 * stem_stride
     settings = config.QKFormerConfig(
         dim=32,
@@ -55,7 +57,7 @@ def test_any_operator_in_any_stage(operator: config.Attention, stem_stride: int)
 def test_images_do_not_see_each_other() -> None:
     """The official code feeds a folded T·B to its last neuron, so there one image charges the next."""
     torch.manual_seed(0)
-    model = build_model(config.QKFormerConfig(dim=32, heads=2, img_size=(32, 32), blocks=(config.SSA(),)))
+    model = build_model(config.QKFormerConfig(dim=32, heads=2, img_size=(32, 32), blocks=(operators.SSA(),)))
     model.train()(torch.randn(4, 3, 32, 32))
     model.eval()
     x = torch.randn(3, 3, 32, 32)

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from lrf_models import build_model
 from lrf_models.layers import Conv2d, Linear, MatMul
 from lrf_models.sdt_v3 import Replay, replay
-from spaces import config
+from spaces import config, operators
 
 # isort: split
 import timm
 
 OPERATORS: list[Any] = [
-    config.SSA(form="qk"),
-    config.SSA(form="kv"),
-    config.CausalSSA(),
-    config.LRFSSA(dilations=(1,)),
-    config.TokenQK(),
-    config.LRFDyn(token="v", dilations=(1,)),
-    config.LRFDyn(token="qkv", dilations=(1,)),
-    config.LRFDyn(token="x", dilations=(1,), field="token"),
+    operators.SSA(form="qk"),
+    operators.SSA(form="kv"),
+    operators.CausalSSA(),
+    operators.LRFSSA(dilations=(1,)),
+    operators.TokenQK(),
+    operators.LRFDyn(token="v", dilations=(1,)),
+    operators.LRFDyn(token="qkv", dilations=(1,)),
+    operators.LRFDyn(token="x", dilations=(1,), field="token"),
 ]
 
 
@@ -67,7 +67,7 @@ def network(operator: Any, neuron: Any) -> nn.Module:
 @pytest.mark.parametrize("levels", [1, 4])
 def test_binary_spikes_replay_the_integers(operator: Any, levels: int) -> None:
     """Equal outputs, and nothing but 0 and 1 enters an operation on spikes."""
-    model = network(operator, config.SFA(levels=levels))
+    model = network(operator, operators.SFA(levels=levels))
     binary = replay(model)
     seen: list[Tensor] = []
 
@@ -93,11 +93,17 @@ def kinds(module: nn.Module) -> tuple[str, ...]:
     return module.edges if isinstance(module, MatMul) else (module.edge,)
 
 
-@pytest.mark.parametrize("neuron", [config.LIF(), config.SFA(levels=2)], ids=str)
+@pytest.mark.parametrize("neuron", [operators.LIF(), operators.SFA(levels=2)], ids=str)
 def test_other_neurons_and_time_steps(neuron: Any) -> None:
     torch.manual_seed(0)
     settings = config.SDTV3Config(
-        dims=(8, 16, 16, 32), heads=2, img_size=(32, 32), timesteps=2, neuron=neuron, blocks=(config.SSA(),), split=0
+        dims=(8, 16, 16, 32),
+        heads=2,
+        img_size=(32, 32),
+        timesteps=2,
+        neuron=neuron,
+        blocks=(operators.SSA(),),
+        split=0,
     )
     y = build_model(settings).train()(torch.randn(2, 3, 32, 32))
     assert torch.isfinite(y).all()
@@ -105,7 +111,7 @@ def test_other_neurons_and_time_steps(neuron: Any) -> None:
 
 def test_scale_is_that_of_spikes_over_d() -> None:
     """(Q/D)(K/D)ᵀ(V/D) times 2/√(d/h), as in the official code, from integer Q, K and V."""
-    model = network(config.SSA(form="qk"), config.SFA(levels=4))
+    model = network(operators.SSA(form="qk"), operators.SFA(levels=4))
     attention = model.get_submodule("stages.3.0.attention")
     q, k, v = (torch.randint(0, 5, (1, 1, c, 3, 3)).double() for c in (16, 16, 64))
     heads = [x.flatten(3).unflatten(2, (2, -1)) / 4 for x in (q, k, v)]

@@ -12,19 +12,19 @@ from lrf_models import SpikingBackbone, build_model, streaming
 from lrf_models.counters.memory import peak_bytes
 from lrf_models.layers import BatchNorm2d
 from lrf_models.streaming import Streaming
-from spaces import config
+from spaces import config, operators
 
 # isort: split
 import timm
 
 OPERATORS: list[Any] = [
-    config.SSA(),
-    config.LRFSSA(dilations=(1,), form="qk"),
-    config.CausalSSA(),
-    config.TokenQK(),
-    config.LRFDyn(dilations=(1,)),
-    config.LRFDyn(token="qkv", scan="bidirectional", dilations=()),
-    config.LRFDyn(token="x", scan="column", sharing="channel", dilations=(1,), taps="past"),
+    operators.SSA(),
+    operators.LRFSSA(dilations=(1,), form="qk"),
+    operators.CausalSSA(),
+    operators.TokenQK(),
+    operators.LRFDyn(dilations=(1,)),
+    operators.LRFDyn(token="qkv", scan="bidirectional", dilations=()),
+    operators.LRFDyn(token="x", scan="column", sharing="channel", dilations=(1,), taps="past"),
 ]
 
 
@@ -66,7 +66,7 @@ def test_equal_to_the_usual_pass(operator: Any, recurrent: bool, monkeypatch: py
 def test_qkformer(stem_stride: int, strip_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "SMALLEST_PIECE", 1)
     settings = config.QKFormerConfig(
-        dim=32, heads=2, img_size=(40, 24), num_classes=7, stem_stride=stem_stride, blocks=(config.SSA(),)
+        dim=32, heads=2, img_size=(40, 24), num_classes=7, stem_stride=stem_stride, blocks=(operators.SSA(),)
     )
     model, x = network(settings)
     check(model, x, 1e-10, strip_bytes=strip_bytes)
@@ -81,7 +81,7 @@ def test_frames(monkeypatch: pytest.MonkeyPatch) -> None:
         pools=3,
         num_classes=7,
         input="events",
-        blocks=(config.LRFDyn(dilations=(1,)),),
+        blocks=(operators.LRFDyn(dilations=(1,)),),
     )
     model, x = network(settings)
     check(model, torch.stack([x, -x, 2 * x, x.flip(-1)]), 1e-10, strip_bytes=1)
@@ -90,7 +90,7 @@ def test_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equal_bit_for_bit_in_single_precision() -> None:
     """With strips no smaller than the default allows, torch's convolutions round as for the whole map."""
     settings = config.SpikformerConfig(
-        dim=64, heads=4, img_size=(96, 96), num_classes=7, blocks=(config.SSA(), config.LRFDyn())
+        dim=64, heads=4, img_size=(96, 96), num_classes=7, blocks=(operators.SSA(), operators.LRFDyn())
     )
     model, x = network(settings, torch.float32)
     check(model, x, 0.0, strip_bytes=2**18)
@@ -111,7 +111,7 @@ def test_a_quarter_of_the_usual_memory(name: str) -> None:
 
 def test_weights_are_shared() -> None:
     settings = config.SpikformerConfig(
-        dim=16, heads=2, img_size=(32, 32), num_classes=7, blocks=(config.LRFDyn(dilations=()),)
+        dim=16, heads=2, img_size=(32, 32), num_classes=7, blocks=(operators.LRFDyn(dilations=()),)
     )
     model, x = network(settings)
     streamed = Streaming(model, recurrent=True)
@@ -124,7 +124,7 @@ def test_weights_are_shared() -> None:
 
 def test_refusals() -> None:
     settings = config.SpikformerConfig(
-        dim=16, heads=2, img_size=(32, 32), blocks=(config.LRFDyn(dilations=(), padding="circular"),)
+        dim=16, heads=2, img_size=(32, 32), blocks=(operators.LRFDyn(dilations=(), padding="circular"),)
     )
     model, _ = network(settings)
     with pytest.raises(ValueError, match="padding='circular'"):
@@ -137,7 +137,7 @@ def test_refusals() -> None:
 
 def test_export() -> None:
     """Plain tensors: torch.export traces the streaming pass."""
-    settings = config.SpikformerConfig(dim=16, heads=2, img_size=(32, 32), num_classes=7, blocks=(config.SSA(),))
+    settings = config.SpikformerConfig(dim=16, heads=2, img_size=(32, 32), num_classes=7, blocks=(operators.SSA(),))
     model, x = network(settings)
     streamed: nn.Module = Streaming(model)
     program = torch.export.export(streamed, (x,))

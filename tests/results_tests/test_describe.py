@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from results.describe import describe
-from spaces.space import candidate_from
+from spaces.config import candidate_from
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from search.data import load
 from search.data.dataset import TensorPart
 from search.record import Record
 from search.study import records
-from spaces.space import candidate_from
+from spaces.config import candidate_from
 
 
 def images(count: int = 32) -> torch.Tensor:

@@ -17,7 +17,8 @@ from results.quantise import dequantised, quantised, read_int8
 from search.config import RunConfig
 from search.data import load
 from search.record import Record
-from spaces.config import IF, LIF, LRFSSA, PLIF, SSA, Candidate, LRFDyn, SDTV3Config, SpikformerConfig
+from spaces.config import Candidate, SDTV3Config, SpikformerConfig
+from spaces.operators import IF, LIF, LRFSSA, PLIF, SSA, LRFDyn
 
 
 def parcel(*blocks: Any, **model: Any) -> Parcel:

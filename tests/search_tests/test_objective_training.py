@@ -21,8 +21,7 @@ from search.metrics import METRICS
 from search.objective import TrainingObjective, evaluate_test, measure_all
 from search.recipes import training_fields
 from search.record import Epoch
-from spaces.config import Candidate
-from spaces.space import candidate_from
+from spaces.config import Candidate, candidate_from
 
 RUN = RunConfig(name="small", epochs=2, seed=3)
 

@@ -18,7 +18,8 @@ from search.samplers.quote import Quote, Quotes
 from spaces.config import Candidate
 from spaces.cost import Cost
 from spaces.presets import digits
-from spaces.space import Choice, Number, Scalar, Space
+from spaces.space import Space
+from spaces.tree import Choice, Number, Scalar
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DATA = {"img_size": 8, "in_chans": 1, "num_classes": 10}

@@ -15,7 +15,7 @@ from search.pareto import Points
 from search.samplers.domain import FlatSpace
 from search.samplers.quote import Quote
 from search.scheduler import Halving
-from spaces.space import Choice, Scalar
+from spaces.tree import Choice, Scalar
 
 EPOCHS = 9
 

@@ -12,7 +12,7 @@ from benchmarks.race.peers import Flat, Menu
 from benchmarks.race.simulator import Problem, Simulation, Stopping, Trace
 from search.pareto import Points
 from search.samplers.quote import Quote
-from spaces.space import Choice, Number, Parameter, Pick
+from spaces.tree import Choice, Number, Parameter, Pick
 
 EPOCHS = 9
 KINDS = Choice(("plain", "wide", [1, 2]))

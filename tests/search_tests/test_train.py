@@ -19,8 +19,7 @@ from search.data.dataset import TensorPart
 from search.evaluate import evaluate, mean_iou
 from search.record import Epoch
 from search.train import Diverged, Learner, build_optimizer, mix, train
-from spaces.config import Candidate
-from spaces.space import candidate_from
+from spaces.config import Candidate, candidate_from
 
 CPU = torch.device("cpu")
 

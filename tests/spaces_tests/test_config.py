@@ -7,19 +7,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from spaces.config import (
-    IF,
-    LIF,
-    LRFSSA,
-    SSA,
-    Candidate,
-    LRFDyn,
-    QKFormerConfig,
-    SDTV3Config,
-    SpikformerConfig,
-    Training,
-)
-from spaces.space import candidate_from, explain
+from spaces.config import Candidate, QKFormerConfig, SDTV3Config, SpikformerConfig, Training, candidate_from, explain
+from spaces.operators import IF, LIF, LRFSSA, SSA, LRFDyn
 
 
 def small(**fields: object) -> SpikformerConfig:

@@ -13,7 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spaces.config import LRFDyn, SpikformerConfig
+from spaces.config import SpikformerConfig
+from spaces.operators import LRFDyn
 from spaces.presets import SPACES, digits, load_space, starting_points
 from spaces.space import Space
 
