@@ -41,13 +41,19 @@ clean:
 
 # Replays searches on known answers; what is in benchmarks/race/results is not run again. GP needs minutes a search.
 RACE := $(BIN)/python -m benchmarks.race.race
+DIGITS := benchmarks/tables/digits.parquet
 race: install
+	$(RACE) run $(DIGITS) --contestants random nsga2 --trials 800
+	$(RACE) run $(DIGITS) --contestants tpe --trials 300
+	$(RACE) run $(DIGITS) --contestants priced --trials 150
+	$(RACE) run $(DIGITS) --contestants gp --trials 60 --seeds 5
+	$(RACE) run $(DIGITS) --contestants "random + halving" "tpe + halving" "priced + halving"
 	$(RACE) run nb201:cifar10 --contestants random --trials 2000
 	$(RACE) run nb201:cifar10 --contestants nsga2 --trials 800
 	$(RACE) run nb201:cifar10 --contestants tpe --trials 300
 	$(RACE) run nb201:cifar10 --contestants priced --trials 100
 	$(RACE) run nb201:cifar10 --contestants gp --trials 100 --seeds 5
-	$(RACE) run zdt1 dtlz2 --contestants random nsga2 tpe "priced, no prices" --trials 60
+	$(RACE) run zdt1 zdt2 zdt3 zdt6 dtlz1 dtlz2 dtlz7 --contestants random nsga2 tpe "priced, no prices" --trials 60
 	$(RACE) page
 
 # Ax and Syne Tune, to race against. Syne Tune comes alone: what it would add (xgboost, NVIDIA's NCCL) is not used.
@@ -55,12 +61,7 @@ peers: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[race]'
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps syne-tune
 
-DIGITS := benchmarks/tables/digits.parquet
-AX := ax "ax, told the scale"
 race-peers: peers
-	$(RACE) run nb201:cifar10 --contestants mo-rea --trials 800
 	$(RACE) run $(DIGITS) --contestants moasha "moasha, grace 3" mo-rea
-	$(RACE) run zdt1 dtlz2 --contestants mo-rea --trials 60
-	$(RACE) run nb201:cifar10 $(DIGITS) --contestants $(AX) --trials 100 --seeds 3
-	$(RACE) run zdt1 dtlz2 --contestants ax --trials 60 --seeds 3
+	$(RACE) run $(DIGITS) --contestants ax --trials 50 --seeds 3
 	$(RACE) page

