@@ -103,6 +103,8 @@ def export(
     if retrain:
         record, run, picked = *final(run, record, epochs), record
     target = out or folder / "exports" / record.identity
+    if out is None and not (force or formats) and (target / CONFIG).is_file():
+        return target  # written before, as the knee is at the end of every run; its name is its content
     check(target, formats, force=force)  # before minutes of training
     if picked is not None:
         record, model = retrained(folder, run, record, heard)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from search.metrics import METRICS
-from spaces.config import explain
+from spaces.config import Training, explain
 from spaces.operators import AtLeast1, Frozen, Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -112,12 +112,21 @@ class RunConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _own_schedule(cls, raw: Any) -> Any:
-        """The schedule that suits the sampler, unless the run file has one."""
+        """A sampler may be given by its name alone; the schedule that suits it, unless the run file has one."""
+        if isinstance(raw, dict) and isinstance(raw.get("sampler"), str):
+            raw = {**raw, "sampler": {"name": raw["sampler"]}}
         if isinstance(raw, dict) and "schedule" not in raw:
             sampler = raw.get("sampler")
             if isinstance(sampler, dict) and sampler.get("name") == "priced":
                 return {**raw, "schedule": {"enabled": False}}
         return raw
+
+    @field_validator("training")
+    @classmethod
+    def _known_training(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(value.keys() - Training.model_fields.keys()):
+            raise ValueError(f"there is no {unknown[0]!r}; known are {sorted(Training.model_fields)}")
+        return value
 
     @field_validator("objectives")
     @classmethod

@@ -117,6 +117,12 @@ class Journal(JournalFileBackend):
         finally:
             self._guard.release()
 
+    def last_line(self) -> bytes:
+        """The last whole line."""
+        content = self.path.read_bytes()
+        end = content.rfind(b"\n") + 1
+        return content[content.rfind(b"\n", 0, max(end - 1, 0)) + 1 : end]
+
 
 class Database(RDBStorage):
     """Optuna's relational storage; every call waits while the server is away."""
@@ -163,6 +169,8 @@ def open_storage(address: str | Path, *, alone: bool, write: bool = True) -> Bas
             journal.trim()
         else:
             journal = Journal(path)
+        # Optuna passes over a last line that it cannot read, as if it were torn; what is written after it is lost.
+        json.loads(journal.last_line() or b"null")
         return JournalStorage(journal)
     except OSError as error:
         raise ValueError(f"cannot open the study {path}: {error.strerror}") from None

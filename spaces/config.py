@@ -263,11 +263,21 @@ class Candidate(Frozen):
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
+# What pydantic calls by the names of Python's types is called as in a YAML file.
+_WORDS = {
+    "extra_forbidden": "there is no such key",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+}
+
+
 def explain(error: ValidationError) -> str:
     """A validation error as one sentence: the field, the law, the value."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
+    message = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] in ("value_error", "missing"):
         return f"{place}: {message}" if place else message
     return f"{place}: {message}, but got {first['input']!r}"

@@ -27,6 +27,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+def _sentence(error: ValueError) -> str:
+    from pydantic import ValidationError  # its own text has several lines
+
+    from spaces.config import explain
+
+    return explain(error) if isinstance(error, ValidationError) else str(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -43,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = importlib.import_module(COMMANDS[args.command][0]).execute(args)
     except ValueError as error:  # the law of the house: ValueError is what a user gave
-        print(f"lrf-search {args.command}: {error}", file=sys.stderr)
+        print(f"lrf-search {args.command}: {_sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 1

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lrf_models import SpikingBackbone, build_model
@@ -21,8 +20,11 @@ from lrf_models.counters.price import image_shape, mean_and_error
 from lrf_models.counters.trace import Trace, shell, trace
 from search import checkpoint
 from search.cli import count_output as output
+from search.config import load_mapping
 from spaces.config import Candidate, Model, explain
 from spaces.cost import Cost
+
+IMAGES = 256
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data", help="count events on this data set's validation part; without it, bounds are given"
     )
     parser.add_argument("--data-dir", help="where the files of the data set are")
-    parser.add_argument("--images", type=int, default=256, help="count at most so many images (default 256)")
+    parser.add_argument("--images", type=int, help=f"count at most so many images (default {IMAGES})")
     parser.add_argument(
         "--target-error", metavar="2%", help="stop when the energy's relative standard error is as low"
     )
@@ -99,6 +101,8 @@ class Count:
 
 
 def execute(args: argparse.Namespace) -> int:
+    if args.data is None and (args.images is not None or args.target_error is not None):
+        raise ValueError("--images and --target-error need --data: without it nothing is measured")
     targets = [args.target, *([args.compare] if args.compare else [])]
     check(load_profile(args.profile), args.convention)
     counts = [_count(target, args) for target in targets]
@@ -140,8 +144,9 @@ def _measure(
 
     from search.data import load
 
-    if args.images < 2:
-        raise ValueError(f"images >= 2 must hold, but got (images={args.images})")
+    images = IMAGES if args.images is None else args.images
+    if images < 2:
+        raise ValueError(f"images >= 2 must hold, but got (images={images})")
     data = load(args.data, args.data_dir)
     data.check(settings)
     torch.manual_seed(0)
@@ -151,9 +156,9 @@ def _measure(
     wanted = _share(args.target_error) if args.target_error else 0.0
     with torch.no_grad(), counting(model) as counter:
         for x, _ in data.validation.batches(32):
-            room = args.images - counter.images
+            room = images - counter.images
             model(x[:room] if x.ndim == 4 else x[:, :room])
-            if counter.images >= args.images:
+            if counter.images >= images:
                 break
             if wanted and counter.images >= 30:
                 mean, error = mean_and_error(
@@ -206,15 +211,11 @@ def resolve(target: str) -> tuple[Model, Path | None]:
 
 def _of_yaml(path: Path) -> Model:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(raw, dict) and "model" in raw:
+        raw = load_mapping(path)
+        if "model" in raw:
             return Candidate.model_validate(raw).model
         model: Model = TypeAdapter(Model).validate_python(raw)
         return model
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error)}") from None
 

@@ -39,5 +39,5 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     print(f"{args.part} part of {data.name}, {len(part)} images")
     for name, value in metrics.items():
-        print(f"{name:<10}  {value:.6g}" + (f" ± {errors[name]:.2g}" if name in errors else ""))
+        print(f"{name:<10}  {value:.6g}" + (f" (se {errors[name]:.2g})" if name in errors else ""))
     return 0

@@ -40,7 +40,8 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     driver = "a driver is at work" if summary["active"] else "no driver is at work on this machine"
     print(f"{config.name}: {done} of {config.trials} trials are over, {epochs} epochs trained; {driver}")
-    print("  " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))
+    if counts:
+        print("  " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))
     for reason, count in reasons.most_common(10):
         print(f"  {count:>4} × {reason}")
     if not summary["active"] and done < config.trials:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from search import distributed
-from search.config import RunConfig
+from search.config import RunConfig, load_mapping
 from search.data import DATA_SETS, load
 from search.objective import TrainingObjective, evaluate_test
 from search.recipes import recipes, training_fields
@@ -66,8 +66,10 @@ def execute(args: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2))
     else:
         test = result["test"]
-        print(f"validation  accuracy {outcome.metrics['accuracy']:.2%} ± {outcome.errors['accuracy']:.2%}")
-        print(f"test        accuracy {test['accuracy']:.2%} ± {test['accuracy_se']:.2%}, {test['energy_mj']:.4g} mJ")
+        print(f"validation  accuracy {outcome.metrics['accuracy']:.2%} (se {outcome.errors['accuracy']:.2%})")
+        print(
+            f"test        accuracy {test['accuracy']:.2%} (se {test['accuracy_se']:.2%}), {test['energy_mj']:.4g} mJ"
+        )
         print(f"weights     {out}")
     return 0
 
@@ -82,17 +84,14 @@ def read_candidate(
     Raises:
         ValueError: The file cannot be read or breaks a law; the message names it.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
-        raise ValueError(f"{path} must hold a mapping with `model`")
-    training = dict(raw.get("training") or {})
+    raw = load_mapping(path)
+    training = raw.get("training") or {}
+    if not isinstance(raw.get("model"), dict) or not isinstance(training, dict):
+        raise ValueError(f"{path} must hold a mapping with `model`, and `training` must be one")
     if recipe is not None or not training:
-        training = training_fields(RunConfig(name="train", recipe=recipe or "final", epochs=epochs or 60))
+        training = training_fields(
+            RunConfig(name="train", recipe=recipe or "final", epochs=60 if epochs is None else epochs)
+        )
     training |= {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     try:
         return candidate_from({**raw, "model": {**model_fields, **raw["model"]}, "training": training})

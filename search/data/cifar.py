@@ -66,7 +66,10 @@ def _cifar(classes: int, folder: Path | None = None, download: bool = False) -> 
 
         getattr(datasets, f"CIFAR{classes}")(str(root.parent), download=True)
     if not root.is_dir():
-        raise ValueError(f"{name} is not in {root}: unpack cifar-{classes}-python.tar.gz there, or add --download")
+        raise ValueError(
+            f"{name} is not in {root}: unpack cifar-{classes}-python.tar.gz there, "
+            "or have `lrf-search train` fetch it by --download"
+        )
 
     def read(files: list[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         batches = [read_batch(root / file, classes) for file in files]

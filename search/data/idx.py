@@ -79,7 +79,7 @@ def _find(folder: Path | None, download: bool) -> Path:
         return places[-1] / "FashionMNIST" / "raw"
     raise ValueError(
         f"fashion-mnist is not in {' or '.join(map(str, places))}: install Debian's package dataset-fashion-mnist, "
-        "put its four IDX files there, or add --download"
+        "put its four IDX files there, or have `lrf-search train` fetch it by --download"
     )
 
 

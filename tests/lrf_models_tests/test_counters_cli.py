@@ -83,6 +83,7 @@ def test_two_side_by_side_with_pictures(yaml_file: Path, trained: Path, capsys: 
         (["{yaml}", "--profile", "truenorth", "--convention", "memory"], "truenorth lacks"),
         (["{yaml}", "--profile", "speck"], "a profile is one of"),
         (["{yaml}", "--data", "digits", "--images", "1"], "images >= 2"),
+        (["{yaml}", "--images", "5"], "--images and --target-error need --data"),
         (["{yaml}", "--data", "digits", "--target-error", "0%"], "target error"),
         (["{yaml}", "--png", "{folder}/no/where.png"], "cannot write"),
     ],

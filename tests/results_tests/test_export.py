@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,14 @@ def test_an_existing_folder_needs_force_and_survives_a_failure(
     tag = json.loads((out / "config.json").read_text())["pretrained_cfg"]["tag"]
     assert tag == pick(records(run_folder), layout.load(run_folder), "min-energy").identity
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_was_exported_to_its_own_place_is_not_written_again(run_folder: Path) -> None:
+    out = export(run_folder, "knee")
+    stamp = out.stat().st_ino
+    assert export(run_folder, "knee") == out
+    assert out.stat().st_ino == stamp
+    shutil.rmtree(out.parent)
 
 
 def test_force_does_not_replace_what_is_no_export(run_folder: Path, tmp_path: Path) -> None:

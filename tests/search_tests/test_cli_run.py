@@ -26,7 +26,11 @@ def finished(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trails: 3", "trails"),
+        ("trails: 3", "trails: there is no such key"),
+        ("training: {lrr: 1}", "training: there is no 'lrr'"),
+        ("sampler: best", "a sampler is one of"),
+        ("objectives: accuracy", "objectives: must be a list, but got 'accuracy'"),
+        ("budgets: {memory_kib: 64}", "budgets.memory_kib: must be a mapping, but got 64"),
         ("sampler: {name: best}", "a sampler is one of"),
         ("data: moon", "data must be one of"),
         ("recipe: soup", "recipe must be one of"),
@@ -98,6 +102,13 @@ def test_resume_of_nothing_and_of_a_changed_run_file(finished: Path, capsys: pyt
     assert 'the run file says convention = "paper", but its study was made with "event"' in capsys.readouterr().err
 
 
+def test_resume_for_fewer_trials_than_there_are(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / layout.RUN_FILE).read_text()
+    assert main(["resume", str(finished), "--trials", "5"]) == 2
+    assert "trials >= 6, which are over already, must hold, but got 5" in capsys.readouterr().err
+    assert (finished / layout.RUN_FILE).read_text() == before
+
+
 def test_resume_beside_another_driver(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with layout.locked(finished):
         assert main(["resume", str(finished)]) == 2
@@ -116,9 +127,10 @@ def test_status_counts_what_is_there(finished: Path, capsys: pytest.CaptureFixtu
 
 
 def test_status_of_a_damaged_study(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (finished / layout.JOURNAL).write_bytes(b"garbage\n" * 3)
-    assert main(["status", str(finished)]) == 2
-    assert "is damaged" in capsys.readouterr().err
+    for damage in (b"garbage\n", b"garbage\n" * 3):
+        (finished / layout.JOURNAL).write_bytes(damage)
+        assert main(["status", str(finished)]) == 2
+        assert "is damaged" in capsys.readouterr().err
 
 
 # --- warm start -------------------------------------------------------------------------------------------------

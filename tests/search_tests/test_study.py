@@ -90,12 +90,13 @@ def test_a_damaged_journal_is_refused_and_not_touched(damage: bytes, tmp_path: P
     run(tmp_path / "toy", trials=3)
     path = tmp_path / "toy" / layout.JOURNAL
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:10], damage, *lines[10:]]))
-    before = path.read_bytes()
-    for action in (lambda: book.records(tmp_path / "toy"), lambda: toys.opened(toys.config(), tmp_path / "toy")):
-        with pytest.raises(ValueError, match=r"study .*study\.journal is damaged .*it was not changed"):
-            action()
-    assert path.read_bytes() == before
+    for rest in (lines[10:], []):  # Optuna itself passes over a last line
+        path.write_bytes(b"".join([*lines[:10], damage, *rest]))
+        before = path.read_bytes()
+        for action in (lambda: book.records(tmp_path / "toy"), lambda: toys.opened(toys.config(), tmp_path / "toy")):
+            with pytest.raises(ValueError, match=r"study .*study\.journal is damaged .*it was not changed"):
+                action()
+        assert path.read_bytes() == before
 
 
 def test_a_missing_journal_is_said(tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ def test_what_was_trained_is_what_is_measured(
 @pytest.mark.parametrize(
     ("content", "law"),
     [
-        ("[1, 2]", "must hold a mapping with `model`"),
+        ("[1, 2]", "must hold a mapping, but holds list"),
+        ("a: 1", "must hold a mapping with `model`"),
+        (yaml.safe_dump({"model": MODEL, "training": [1, 2]}), "`training` must be one"),
+        ("model: " + 5000 * "[", "is not YAML"),
         ("a: [", "is not YAML"),
         (
             yaml.safe_dump({"model": {**MODEL, "heads": 3}}),
@@ -90,12 +93,16 @@ def test_a_bad_file_is_one_sentence(
     [
         (["--data", "mnist"], "data must be one of"),
         (["--recipe", "soup"], "recipe must be one of"),
+        (["--threads", "0"], "resources.cpu: "),
+        (["--recipe", "final", "--epochs", "0"], "epochs: "),
         (["--data", "cifar10", "--data-dir", "nowhere"], "cifar10 is not in nowhere"),
     ],
 )
 def test_bad_options(arguments: list[str], law: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(config), *arguments]) == 2
-    assert law in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert law in error
+    assert len(error.splitlines()) == 1
 
 
 def test_evaluating_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
