@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from benchmarks.race.signals import Lesson, Verdict, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOAL = 0.95
+FEW = 5
+"""Fewer searches than this have no quartiles worth the name."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
 COLOURS += ("#882255", "#999933", "#332288", "#aa4499")
 UNITS = {"epochs": "training epochs spent", "trials": "trials started"}
@@ -22,7 +24,8 @@ Lines = list[dict[str, Any]]
 
 HEAD = """# How far a search gets on the same budget
 
-Written by `make race` from `benchmarks/race/results/`; the numbers are medians over seeds with their quartiles.
+Written by `make race` from `benchmarks/race/results/`; the numbers are medians over seeds with their
+quartiles, or all of them where n < 5.
 
 ## What is measured
 
@@ -118,16 +121,21 @@ def table(groups: dict[str, Lines], budgets: Sequence[int]) -> str:
         cells = []
         for budget in budgets:
             known = [line for line in lines if line["budget"] >= budget]
-            cells.append(
-                "{1:.3f} ({0:.3f}-{2:.3f})".format(*medians([at(x, budget) for x in known])) if known else "-"
-            )
-        low, middle, high = medians([until(line) for line in lines])
+            cells.append(_cell([at(x, budget) for x in known], "{:.3f}".format))
         limit = lines[0]["budget"]
-        cells.append(" ".join((_count(middle, limit), f"({_count(low, limit)}-{_count(high, limit)})")))
+        cells.append(_cell([until(line) for line in lines], lambda value, limit=limit: _count(value, limit)))  # type: ignore[misc]
         cells.append(f"{sum(np.isfinite(until(line)) for line in lines)} of {len(lines)}")
         cells.append(f"{np.median([line['ask_seconds'] / line['asks'] for line in lines]):.3f}")
         rows.append(f"| {name} | {len(lines)} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _cell(values: Sequence[float], said: Callable[[float], str]) -> str:
+    """Median and quartiles; all values where they are too few for quartiles."""
+    if len(values) < FEW:
+        return ", ".join(said(value) for value in sorted(values)) or "-"
+    low, middle, high = (said(value) for value in medians(values))
+    return f"{middle} ({low}-{high})"
 
 
 def _count(value: float, limit: float) -> str:
@@ -149,18 +157,24 @@ def verdict(groups: dict[str, Lines]) -> str:
         if np.isfinite(theirs) and np.isfinite(middle):
             said.append(f"* `{name}` needed {theirs:g}, {theirs / middle:.2g} times as many.")
             continue
-        share = medians([at(line, limit) for line in lines])[1]
+        shares = [at(line, limit) for line in lines]
+        share, which = medians(shares)[1], ""
+        if len(lines) < FEW:
+            share, which = max(shares), f" in the best of {len(lines)} searches"
+        if share == 0:
+            said.append(f"* `{name}` had gained nothing after its {limit:g} epochs.")
+            continue
         mine = medians([until(line, share) for line in groups[ours]])[1]
         when = f"after {mine:g}" if np.isfinite(mine) else "never"
         said.append(
-            f"* `{name}` had come to {share:.3f} at the end of its {limit:g} epochs; `{ours}` had that {when}."
+            f"* `{name}` had come to {share:.3f}{which} after its {limit:g} epochs; `{ours}` had that {when}."
         )
     return "\n".join([said[0], "", *said[1:]])
 
 
 def plot(title: str, groups: dict[str, Lines], of: str) -> str:
-    """An SVG: medians as lines, quartiles as bands, epochs or trials on a logarithmic axis."""
-    width, height, left, bottom = 760, 420, 60, 50
+    """An SVG: medians as lines, quartiles as bands (every search where they are few); the axis is logarithmic."""
+    width, height, left, right, bottom = 800, 420, 60, 210, 50
     ends = {
         name: lines[0]["budget"] if of == "epochs" else medians([line[of][-1] for line in lines])[1]
         for name, lines in groups.items()
@@ -171,7 +185,7 @@ def plot(title: str, groups: dict[str, Lines], of: str) -> str:
     budgets = np.unique(np.round(np.geomspace(4, top, 80)))
 
     def x(epochs: float) -> float:
-        return float(left + (width - left - 170) * np.log(epochs / 4) / np.log(top / 4))
+        return float(left + (width - left - right) * np.log(epochs / 4) / np.log(top / 4))
 
     def y(share: float) -> float:
         return float(height - bottom - (height - bottom - 40) * (max(share, floor) - floor) / (1 - floor))
@@ -184,24 +198,29 @@ def plot(title: str, groups: dict[str, Lines], of: str) -> str:
     ]
     for share in np.arange(floor, 1.01, 0.1 if floor else 0.2):
         out.append(
-            f'<path d="M{left} {y(share):.1f}H{width - 170}" stroke="#ddd"/>'
+            f'<path d="M{left} {y(share):.1f}H{width - right}" stroke="#ddd"/>'
             f'<text x="{left - 8}" y="{y(share) + 4:.1f}" text-anchor="end">{share:.1f}</text>'
         )
-    out.append(f'<path d="M{left} {y(GOAL):.1f}H{width - 170}" stroke="#999" stroke-dasharray="4 4"/>')
+    out.append(f'<path d="M{left} {y(GOAL):.1f}H{width - right}" stroke="#999" stroke-dasharray="4 4"/>')
     for tick in (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000):
         if tick <= top:
             out.append(f'<text x="{x(tick):.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick}</text>')
     for i, (name, lines) in enumerate(groups.items()):
         shown = [b for b in budgets if b <= ends[name]]
-        bands = [medians([at(line, b, of) for line in lines]) for b in shown]
         colour = COLOURS[i % len(COLOURS)]
-        low = [f"{x(b):.1f},{y(q[0]):.1f}" for b, q in zip(shown, bands, strict=True)]
-        high = [f"{x(b):.1f},{y(q[2]):.1f}" for b, q in zip(shown, bands, strict=True)]
-        middle = [f"{x(b):.1f},{y(q[1]):.1f}" for b, q in zip(shown, bands, strict=True)]
-        out.append(f'<polygon points="{" ".join(low + high[::-1])}" fill="{colour}" opacity="0.15"/>')
-        out.append(f'<polyline points="{" ".join(middle)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        out.append(f'<rect x="{width - 155}" y="{48 + 22 * i}" width="14" height="4" fill="{colour}"/>')
-        out.append(f'<text x="{width - 135}" y="{54 + 22 * i}">{name} (n={len(lines)})</text>')
+
+        def path(shares: Sequence[float], shown: Sequence[float] = shown) -> list[str]:
+            return [f"{x(b):.1f},{y(share):.1f}" for b, share in zip(shown, shares, strict=True)]
+
+        curves = [[at(line, b, of) for b in shown] for line in lines]
+        if len(lines) >= FEW:
+            low, middle, high = zip(*(medians(shares) for shares in zip(*curves, strict=True)), strict=True)
+            out.append(f'<polygon points="{" ".join(path(low) + path(high)[::-1])}" fill="{colour}" opacity="0.15"/>')
+            curves = [middle]
+        for curve in curves:
+            out.append(f'<polyline points="{" ".join(path(curve))}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out.append(f'<rect x="{width - right + 15}" y="{48 + 22 * i}" width="14" height="4" fill="{colour}"/>')
+        out.append(f'<text x="{width - right + 35}" y="{54 + 22 * i}">{name} (n={len(lines)})</text>')
     return "\n".join([*out, "</g></svg>"]) + "\n"
 
 
