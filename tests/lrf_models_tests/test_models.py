@@ -216,7 +216,7 @@ def test_the_lighter_token_is_an_argument() -> None:
         ({"blocks": [{"kind": "lrf_dyn", "dendrites": 0}]}, r"dendrites: .* but got 0"),
         ({"blocks": [{"kind": "softmax"}]}, r"blocks\.0: .*softmax"),
         ({"neuron": {"kind": "dh_lif", "branches": 5}}, r"branches <= width .* \(branches=5, narrowest layer=4\)"),
-        ({"drop_path_rate": 0.1}, r"drop_path_rate: Extra inputs are not permitted"),
+        ({"drop_path_rate": 0.1}, r"drop_path_rate: there is no such key"),
     ],
 )
 def test_a_bad_configuration_names_the_law_and_the_value(fields: dict[str, Any], message: str) -> None:
