@@ -63,5 +63,7 @@ peers: install
 
 race-peers: peers
 	$(RACE) run $(DIGITS) --contestants moasha "moasha, grace 3" mo-rea
-	$(RACE) run $(DIGITS) --contestants ax --trials 50 --seeds 3
+	$(RACE) run nb201:cifar10 --contestants mo-rea --trials 800
+	$(RACE) run zdt1 zdt2 zdt3 zdt6 dtlz1 dtlz2 dtlz7 --contestants mo-rea --trials 60
+	$(RACE) run $(DIGITS) --contestants ax "ax, told the scale" --trials 50 --seeds 3
 	$(RACE) page

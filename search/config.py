@@ -111,8 +111,8 @@ class RunConfig(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_schedule(cls, raw: Any) -> Any:
-        """A sampler may be given by its name alone; the schedule that suits it, unless the run file has one."""
+    def _short_forms(cls, raw: Any) -> Any:
+        """A sampler by its name alone, and the schedule that suits it where the run file has none."""
         if isinstance(raw, dict) and isinstance(raw.get("sampler"), str):
             raw = {**raw, "sampler": {"name": raw["sampler"]}}
         if isinstance(raw, dict) and "schedule" not in raw:

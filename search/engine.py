@@ -37,7 +37,7 @@ ASKS = 50
 DRAWS = 2000
 """Draws that may fail in a row before a space counts as used up, ..."""
 PRICES = 300
-"""... and how many of them may fail because a budget is exceeded."""
+"""... and how many of them may exceed a budget, as long as nothing at all was found to keep it."""
 LOSSES = 3
 """How often a session hands out a candidate whose workers keep dying (Ray has retried each of them already)."""
 
@@ -83,7 +83,6 @@ class Search:
         self._live: dict[int, _Live] = {}
         self._losses: Counter[str] = Counter()
         self._law = ""
-        self._domain = Domain(space)
         self._ledger = Ledger(config, study, owner, self._folder)
         self._ledger.reconcile()
         self.halving = Halving(config.objectives, config.budgets, config.schedule, config.epochs)
@@ -206,12 +205,12 @@ class Search:
         Every second draw is a step from what breaks the budgets least so far: prices take time, and chance alone
         hardly ever meets a tight budget.
         """
-        nearest: Point = {}
+        domain, nearest = Domain(self.space), Point()
         least, over = math.inf, 0
         for draw in range(DRAWS):
-            wanted = self._domain.mutated(nearest, self._rng) if nearest and draw % 2 else {}
+            wanted = domain.mutated(nearest, self._rng) if nearest and draw % 2 else {}
             try:
-                values, candidate = self._domain.complete(wanted, self._rng)
+                values, candidate = domain.complete(wanted, self._rng)
                 if candidate.identity in self._ledger.holders:
                     continue
                 self._check(candidate)
@@ -219,7 +218,7 @@ class Search:
                 over += 1
                 if error.excess < least:
                     nearest, least, self._law = values, error.excess, f"{error} in the nearest candidate found"
-                if over == PRICES:
+                if over == PRICES and not self.used:
                     return False
                 continue
             except ValueError as error:

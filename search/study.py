@@ -122,6 +122,12 @@ def study_records(study: optuna.Study) -> list[Record]:
     return found
 
 
+def over(records: Sequence[Record]) -> set[str]:
+    """Identities of the candidates that need no more training, each counted once however often it was handed out."""
+    ended = {r.identity for r in records if r.status in ("complete", "stopped", "infeasible", "failed")}
+    return ended - {r.identity for r in records if r.status in ("running", "waiting")}
+
+
 def record_of(trial: FrozenTrial) -> Record | None:
     """One trial as a record; None for a suggestion that was given up before it became one.
 

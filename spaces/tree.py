@@ -104,7 +104,7 @@ class Number:
         inside = isinstance(value, int | float) and self.low <= value <= self.high
         grid = self.grid()
         if inside and grid is not None:
-            inside = any(math.isclose(value, point, rel_tol=1e-9) for point in grid)  # type: ignore[arg-type]
+            inside = any(math.isclose(value, point, rel_tol=1e-9) for point in map(_number, grid))
         if not inside:
             steps = "" if self.step is None else f" in steps of {self.step:g}"
             raise ValueError(f"must lie in [{self.low:g}, {self.high:g}]{steps}, but got {value!r}")
@@ -140,6 +140,12 @@ class Number:
 
 Parameter = Choice | Number
 
+
+def _number(value: Scalar) -> float:
+    assert isinstance(value, int | float), f"the grid of a range holds {value!r}"
+    return value
+
+
 # --- inner nodes ----------------------------------------------------------------------------------------------
 
 
@@ -172,7 +178,11 @@ def _join(path: str, name: object) -> str:
 
 
 def parse(raw: Any, path: str) -> Node:
-    """The node that a piece of YAML describes; a ValueError names the place."""
+    """The node that a piece of YAML describes.
+
+    Raises:
+        ValueError: It is none; the sentence names the place.
+    """
     try:
         if isinstance(raw, Mapping):
             keys = set(raw)
@@ -258,9 +268,10 @@ def leaves(node: Node, path: str) -> Iterator[tuple[str, Parameter]]:
 
 def _counts(node: Repeat) -> Sequence[int]:
     grid = node.count.grid() if isinstance(node.count, Choice | Number) else [node.count]
-    if grid is None or not all(isinstance(n, int) and n >= 0 for n in grid):
+    counts = [n for n in grid or () if isinstance(n, int) and n >= 0]
+    if grid is None or len(counts) < len(grid):
         raise ValueError(f"space: repeat needs whole numbers, but got {node.count!r}")
-    return [int(n) for n in grid]  # type: ignore[arg-type]
+    return counts
 
 
 def size(node: Node) -> int:
@@ -283,7 +294,11 @@ def size(node: Node) -> int:
 
 
 def every(node: Node, path: str) -> Iterator[Any]:
-    """Every value of a discrete node."""
+    """Every value of a discrete node.
+
+    Raises:
+        ValueError: A range in it is continuous.
+    """
     match node:
         case Choice() | Number():
             grid = node.grid()
@@ -309,7 +324,11 @@ def every(node: Node, path: str) -> Iterator[Any]:
 
 
 def match(node: Node, value: Any, path: str) -> Iterator[tuple[str, Scalar]]:
-    """The parameter values that make `build` return ``value``; ValueError where none do."""
+    """The parameter values that make `build` return ``value``.
+
+    Raises:
+        ValueError: No values do; the sentence names the place.
+    """
     match node:
         case Choice() | Number():
             try:

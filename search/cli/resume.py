@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from search import folder as layout
+from search import study as book
 from search.cli.work import add_options, where, work
-from search.study import records
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,6 @@ def execute(args: argparse.Namespace) -> int:
         if args.trials < 1:
             raise ValueError(f"trials >= 1 must hold, but got {args.trials}")
         config = config.model_copy(update={"trials": args.trials})
-        over = {r.identity for r in records(folder) if r.status in ("complete", "stopped", "infeasible", "failed")}
-        if (used := len(over)) > args.trials:
-            raise ValueError(f"trials >= {used}, which are over already, must hold, but got {args.trials}")
+        if (done := len(book.over(book.records(folder)))) > args.trials:
+            raise ValueError(f"trials >= {done}, which are over already, must hold, but got {args.trials}")
     return work(folder, config, place)

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 
 from search import folder as layout
-from search.study import records
+from search import study as book
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     folder = layout.find(args.run)
     config = layout.load(folder)
-    found = records(folder)
+    found = book.records(folder)
     counts = Counter(record.status for record in found)
-    over = {r.identity for r in found if r.status in ("complete", "stopped", "infeasible", "failed")}
-    open_again = {r.identity for r in found if r.status in ("running", "waiting")}
-    done = len(over - open_again)
+    done = len(book.over(found))
     reasons = Counter(r.reason for r in found if r.status in ("rejected", "infeasible", "failed") and r.reason)
     epochs = sum(len(record.history) for record in found if record.status != "duplicate")
     summary = {
