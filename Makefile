@@ -45,7 +45,7 @@ DIGITS := benchmarks/tables/digits.parquet
 race: install
 	$(RACE) run $(DIGITS) --contestants random nsga2 --trials 800
 	$(RACE) run $(DIGITS) --contestants tpe --trials 300
-	$(RACE) run $(DIGITS) --contestants priced --trials 150
+	$(RACE) run $(DIGITS) --contestants priced oracle --trials 150
 	$(RACE) run $(DIGITS) --contestants gp --trials 60 --seeds 5
 	$(RACE) run $(DIGITS) --contestants "random + halving" "tpe + halving" "priced + halving"
 	$(RACE) run nb201:cifar10 --contestants random --trials 2000
@@ -66,4 +66,5 @@ race-peers: peers
 	$(RACE) run nb201:cifar10 --contestants mo-rea --trials 800
 	$(RACE) run zdt1 zdt2 zdt3 zdt6 dtlz1 dtlz2 dtlz7 --contestants mo-rea --trials 60
 	$(RACE) run $(DIGITS) --contestants ax "ax, told the scale" --trials 50 --seeds 3
+	$(RACE) run $(DIGITS) --contestants ax --trials 190 --first 1 --seeds 1 --goal 0.95
 	$(RACE) page

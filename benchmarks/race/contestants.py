@@ -84,6 +84,12 @@ def _priced(problem: Problem, seed: int, **options: Any) -> Contestant:
     return Optuna(problem, PricedSampler(**{**known, "seed": seed, **options}))
 
 
+def _oracle(problem: Problem, seed: int) -> Contestant:
+    from benchmarks.race.oracle import Oracle  # reads tables, which needs pyarrow
+
+    return Optuna(problem, Oracle(problem, seed=seed))
+
+
 CONTESTANTS: dict[str, Callable[[Problem, int], Contestant]] = {
     "random": Random,
     "nsga2": lambda problem, seed: Optuna(problem, NSGAIISampler(seed=seed, population_size=20)),
@@ -93,6 +99,7 @@ CONTESTANTS: dict[str, Callable[[Problem, int], Contestant]] = {
     ),
     "gp": lambda problem, seed: Optuna(problem, GPSampler(seed=seed)),
     "priced": _priced,
+    "oracle": _oracle,
     "priced, no prices": lambda problem, seed: Optuna(problem, PricedSampler(seed=seed)),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,9 @@ A point that was trained before is answered from memory, at no expense, for ever
 in a row a contestant gets a random new point. A stopped trial is told PRUNED, as our engine does.
 
 Contestants: `random`; Optuna 5.0 `nsga2` (population 20), `tpe` (multivariate, grouped, constant liar), `gp`; ours,
-`priced`. `priced, no prices` is the same sampler with nothing declared to it. From packages of their own (`make
+`priced`. `priced, no prices` is the same sampler with nothing declared to it. `oracle` is no contestant but a limit:
+`priced` with models that have seen the end of every other training of the table, so that all it still has to find out
+is how lucky each single training is (`benchmarks/race/oracle.py`). From packages of their own (`make
 peers` installs them, `make race-peers` races them):
 
 * `ax`: Ax 1.3 with the strategy that it chooses itself, the centre of the space, Sobol points, then BoTorch's
@@ -108,12 +111,16 @@ def until(line: dict[str, Any], share: float = GOAL) -> float:
 
 
 def by_contestant(lines: Lines) -> dict[str, Lines]:
-    """Per contestant the lines of its largest budget; the best at the goal first."""
+    """Per contestant the lines of the budget that it has most seeds of, and apart from them those of a larger one;
+    the best at the goal first."""
     groups: dict[str, Lines] = {}
     for name in sorted({line["contestant"] for line in lines}):
         mine = [line for line in lines if line["contestant"] == name]
-        most = max(line["budget"] for line in mine)
-        groups[name] = [line for line in mine if line["budget"] == most]
+        seeds = Counter(line["budget"] for line in mine)
+        usual = max(seeds, key=lambda budget: (seeds[budget], budget))
+        for budget in sorted(b for b in seeds if b >= usual):
+            title = name if budget == usual else f"{name}, up to {budget:g}"
+            groups[title] = [line for line in mine if line["budget"] == budget]
     return dict(sorted(groups.items(), key=lambda item: medians([until(line) for line in item[1]])[1]))
 
 

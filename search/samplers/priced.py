@@ -48,6 +48,8 @@ class PricedSampler(BaseSampler):
         prices: How many guessed prices one suggestion may replace by exact ones (`SlowQuotes` only).
     """
 
+    _judge = Judge
+
     def __init__(
         self,
         *,
@@ -133,7 +135,7 @@ class PricedSampler(BaseSampler):
         if known.started < startup or len(known.complete) < 2:
             self._pool = entries
             return self._paid(_spread(entries, known, rng), pricing)[0].point
-        judge = Judge(signs, self._optimum, domain.groups, known, entries, self._thetas)
+        judge = self._judge(signs, self._optimum, domain.groups, known, entries, self._thetas)
         score = judge.score(entries)
         best = [entries[i].point for i in np.argsort(-score)[:10]]
         near = pricing.draw(self._near(domain, best, self._fresh // 2, rng), rng)

@@ -102,12 +102,17 @@ def test_early_stopping_saves_epochs_and_only_full_trainings_count() -> None:
     assert len(trace.share) == sum(complete for _, complete in contestant.told.values())
 
 
-@pytest.mark.parametrize("name", sorted(set(CONTESTANTS) - {"gp"}))
+@pytest.mark.parametrize("name", sorted(set(CONTESTANTS) - {"gp", "oracle"}))
 def test_every_contestant_can_be_raced(name: str) -> None:
     trace = Simulation(staircase(), make(name, staircase(), 0), seed=0).run(trials=12)
     assert trace.trials[-1] == 12
     assert 0 < trace.share[-1] <= 1 + 1e-9
     assert np.all(np.diff(trace.share) >= 0)
+
+
+def test_the_oracle_needs_a_table() -> None:
+    with pytest.raises(ValueError, match="needs a table of trainings, but got"):
+        make("oracle", staircase(), 0)
 
 
 def test_same_seed_same_race() -> None:
@@ -167,4 +172,4 @@ def test_unknown_names_are_listed() -> None:
     with pytest.raises(ValueError, match="a problem is"):
         problem("dtlz5")
     with pytest.raises(ValueError, match="a contestant is one of"):
-        make("oracle", staircase(), 0)
+        make("clairvoyant", staircase(), 0)

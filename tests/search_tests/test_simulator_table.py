@@ -91,6 +91,8 @@ def test_a_killed_build_goes_on_and_its_table_can_be_raced(
     stop = Halving(problem.objectives, {}, Schedule(grace=2, reduction=3), problem.epochs).report
     full = Simulation(problem, make("priced", problem, 0), seed=0).run(trials=12)
     assert full.share[-1] > 0.9
+    knowing = Simulation(problem, make("oracle", problem, 0), seed=0).run(trials=12)
+    assert knowing.share[-1] > 0.9
     stopped = Simulation(problem, make("priced", problem, 0), stop=stop, seed=0).run(trials=12)
     assert 0 < len(stopped.share) < 12
     assert stopped.epochs[-1] < full.epochs[-1] == 12 * run.epochs
