@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from search.metrics import METRICS
+from search.samplers import MOST_PRICED
 from spaces.config import Training, explain
 from spaces.operators import AtLeast1, Frozen, Positive
 
@@ -38,9 +39,10 @@ class Bound(Frozen):
 
 
 class Sampler(Frozen):
-    """A sampler by name (search/samplers) and its own options."""
+    """A sampler by name (search/samplers) and its own options. A run with more objectives than ``priced`` takes has
+    ``tpe`` by default."""
 
-    name: str = "tpe"
+    name: str = "priced"
     options: dict[str, Any] = {}
 
 
@@ -112,14 +114,16 @@ class RunConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, raw: Any) -> Any:
-        """A sampler by its name alone, and the schedule that suits it where the run file has none."""
-        if isinstance(raw, dict) and isinstance(raw.get("sampler"), str):
-            raw = {**raw, "sampler": {"name": raw["sampler"]}}
-        if isinstance(raw, dict) and "schedule" not in raw:
-            sampler = raw.get("sampler")
-            if isinstance(sampler, dict) and sampler.get("name") == "priced":
-                return {**raw, "schedule": {"enabled": False}}
-        return raw
+        """A sampler by its name alone; where the run file has none, the sampler and the schedule that suit it."""
+        if not isinstance(raw, dict):
+            return raw
+        objectives = raw.get("objectives")
+        many = isinstance(objectives, list | tuple) and len(objectives) > MOST_PRICED
+        sampler = raw.get("sampler", "tpe" if many else "priced")
+        if isinstance(sampler, str):
+            sampler = {"name": sampler}
+        name = sampler.get("name", "priced") if isinstance(sampler, dict) else getattr(sampler, "name", None)
+        return {"schedule": {"enabled": name != "priced"}, **raw, "sampler": sampler}
 
     @field_validator("training")
     @classmethod

@@ -10,6 +10,7 @@ import toys
 from optuna.trial import TrialState
 
 from search import study as book
+from search.config import RunConfig
 from search.engine import LOSSES, Search
 from search.metrics import priced_metrics
 from search.objective import Outcome, Report
@@ -282,6 +283,16 @@ def test_priced_trains_in_full_unless_the_run_file_has_a_schedule() -> None:
     assert toys.config().schedule.enabled
     assert not toys.config(sampler={"name": "priced"}).schedule.enabled
     assert toys.config(sampler={"name": "priced"}, schedule={"grace": 2}).schedule.enabled
+
+
+def test_the_default_sampler_is_the_best_that_takes_the_objectives() -> None:
+    three, four = ["accuracy", "energy_mj", "memory_kib"], ["accuracy", "energy_mj", "memory_kib", "sops"]
+    plain = RunConfig.model_validate({"name": "t", "objectives": three})
+    assert plain.sampler.name == "priced"
+    assert not plain.schedule.enabled
+    many = RunConfig.model_validate({"name": "t", "objectives": four})
+    assert many.sampler.name == "tpe"
+    assert many.schedule.enabled
 
 
 def test_a_sampler_says_what_it_cannot_do() -> None:
