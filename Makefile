@@ -66,5 +66,4 @@ race-peers: peers
 	$(RACE) run nb201:cifar10 --contestants mo-rea --trials 800
 	$(RACE) run zdt1 zdt2 zdt3 zdt6 dtlz1 dtlz2 dtlz7 --contestants mo-rea --trials 60
 	$(RACE) run $(DIGITS) --contestants ax "ax, told the scale" --trials 50 --seeds 3
-	$(RACE) run $(DIGITS) --contestants ax --trials 190 --first 1 --seeds 1 --goal 0.95
 	$(RACE) page

@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 HALVING = "+ halving"
 
 
-def search(problem: Problem, contestant: str, seed: int, epochs: float, options: argparse.Namespace) -> Trace:
+def search(problem: Problem, contestant: str, seed: int, epochs: float, grace: int, reduction: int) -> Trace:
     """One search; a name that ends in "+ halving" stops early by our scheduler."""
     from benchmarks.race.contestants import make
 
@@ -30,10 +30,9 @@ def search(problem: Problem, contestant: str, seed: int, epochs: float, options:
         from search.config import Schedule
         from search.scheduler import Halving
 
-        schedule = Schedule(grace=options.grace, reduction=options.reduction)
+        schedule = Schedule(grace=grace, reduction=reduction)
         stop = Halving(problem.objectives, {}, schedule, problem.epochs).report
-    player = make(name, problem, seed)
-    return Simulation(problem, player, stop=stop, seed=seed, goal=options.goal).run(epochs=epochs)
+    return Simulation(problem, make(name, problem, seed), stop=stop, seed=seed).run(epochs=epochs)
 
 
 def line_of(contestant: str, seed: int, epochs: float, trace: Trace) -> dict[str, Any]:
@@ -66,21 +65,19 @@ def file_name(problem: str) -> str:
     return Path(problem).stem.replace(":", "-")
 
 
-def race(name: str, options: argparse.Namespace) -> None:
+def race(name: str, contestants: list[str], seeds: range, trials: int, grace: int, reduction: int) -> None:
     """Run what is not there yet."""
     from benchmarks.race.problems import problem as load
 
     problem = load(name)
-    epochs = options.trials * problem.epochs
+    epochs = trials * problem.epochs
     done = {(line["contestant"], line["seed"], line["budget"]) for line in results(name)}
     RESULTS.mkdir(exist_ok=True)
-    for seed in range(
-        options.first, options.first + options.seeds
-    ):  # all contestants seed by seed: a race that is cut short is still fair
-        for contestant in options.contestants:
+    for seed in seeds:  # all contestants seed by seed: a race that is cut short is still fair
+        for contestant in contestants:
             if (contestant, seed, epochs) in done:
                 continue
-            trace = search(problem, contestant, seed, epochs, options)
+            trace = search(problem, contestant, seed, epochs, grace, reduction)
             with open(RESULTS / f"{file_name(name)}.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line_of(contestant, seed, epochs, trace)) + "\n")
             print(
@@ -101,7 +98,6 @@ def main() -> None:
     run.add_argument("--trials", type=int, default=100, help="budget, in full trainings")
     run.add_argument("--grace", type=int, default=3)
     run.add_argument("--reduction", type=int, default=3)
-    run.add_argument("--goal", type=float, default=2.0, help="end a search at this share, for peers that take hours")
     commands.add_parser("page")
     arguments = parser.parse_args()
     if arguments.command == "page":
@@ -110,9 +106,10 @@ def main() -> None:
         write()
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
     try:
         for name in arguments.problems:
-            race(name, arguments)
+            race(name, arguments.contestants, seeds, arguments.trials, arguments.grace, arguments.reduction)
     except ValueError as error:
         parser.error(str(error))
 

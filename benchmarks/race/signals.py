@@ -246,6 +246,8 @@ def verdicts(
         found.append(judge(name, signal, final[chosen], seconds))
     for name, (seen, signal) in curve_signals(table.accuracy).items():
         found.append(judge(name, signal, final, table.seconds[:, seen - 1].mean()))
+        if name.startswith("accuracy"):
+            signals[name] = signal[chosen]
     if table.repeats.shape[1] > 1 and len(table.repeats) > 2:
         found.append(ceiling(table.repeats, table.seconds[:, -1].mean()))
     domain = Domain(space)
