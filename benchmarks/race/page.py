@@ -76,9 +76,9 @@ of epochs what the table's trainings took on one core each.
 
 {rows}
 
-On this table none that is known before training adds to what the model of `priced` learns from choices and prices, so
-none is used unless a run asks for it: `sampler: {{name: priced, options: {{signals: [hamming]}}}}` gives training-free
-scores to the models of `priced` as further features. Learning curves are used by the schedule.
+On this table none that is known before training adds to what the model of `priced` learns from choices and prices,
+so none is used unless a run asks for it: `sampler: {{name: priced, options: {{signals: [hamming]}}}}` gives
+training-free scores to the models of `priced` as further features. Learning curves are used by the schedule.
 """
 
 TAIL = """## What was tried on digits and left out
@@ -89,8 +89,8 @@ TAIL = """## What was tried on digits and left out
   (the last table above), and a stopped training never becomes a member of the front.
 * Constants of the models averaged over 16 draws instead of the most likely ones, and models trusted after 4 trials
   instead of 8. The most likely ones promise too much while there are few trials (with 15, errors were 2.7 times the
-  predicted deviation, and 1.1 times afterwards), but the search came no further: 860 epochs to 95 % instead of 850 (20 seeds each),
-  and no further on DTLZ2 (0.477) and ZDT3 (0.862).
+  predicted deviation, and 1.1 times with averages), but the search came no further: 860 epochs to 95 % instead of 850,
+  0.477 on DTLZ2, 0.862 on ZDT3 (20 seeds each).
 * 10 % quantiles for the bound of the hopeless, other noise priors, more quantiles in the expectation: no difference
   beyond the scatter (5 to 20 seeds).
 
