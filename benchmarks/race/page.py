@@ -89,7 +89,7 @@ TAIL = """## What was tried on digits and left out
   (the last table above), and a stopped training never becomes a member of the front.
 * Constants of the models averaged over 16 draws instead of the most likely ones, and models trusted after 4 trials
   instead of 8. The most likely ones promise too much while there are few trials (with 15, errors were 2.7 times the
-  predicted deviation, and 1.1 times with averages), but the search came no further: 860 epochs to 95 % instead of 850,
+  predicted deviation, and 1.1 times with averages), but the search came no further: 860 epochs to 95 %, not 850,
   0.477 on DTLZ2, 0.862 on ZDT3 (20 seeds each).
 * 10 % quantiles for the bound of the hopeless, other noise priors, more quantiles in the expectation: no difference
   beyond the scatter (5 to 20 seeds).
