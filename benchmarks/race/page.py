@@ -19,7 +19,7 @@ GOAL = 0.95
 FEW = 5
 """Fewer searches than this have no quartiles worth the name."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
-COLOURS += ("#882255", "#999933", "#332288", "#aa4499")
+COLOURS += ("#882255", "#999933", "#332288", "#aa4499", "#117733")
 UNITS = {"epochs": "training epochs spent", "trials": "trials started"}
 Lines = list[dict[str, Any]]
 
