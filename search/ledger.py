@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -56,8 +56,8 @@ class Ledger:
 
     # --- reading ---
 
-    def sync(self) -> None:
-        """Take note of what is new in the study."""
+    def sync(self) -> list[FrozenTrial]:
+        """Take note of what is new in the study; returns all its trials, as they were then."""
         everything = self.study.get_trials(deepcopy=False)
         numbers = [*sorted(self._open), *range(self._seen, len(everything))]
         self._seen = len(everything)
@@ -79,6 +79,7 @@ class Ledger:
                 self._confirmed.discard(number)
             if (record := book.record_of(trial)) is not None:
                 self._note(record, lost=book.is_lost(trial))
+        return everything
 
     def _note(self, record: Record, *, lost: bool = False) -> None:
         if not record.identity or record.status in ("rejected", "duplicate") or record.duplicate_of is not None:
@@ -144,21 +145,22 @@ class Ledger:
         """Make a candidate this driver's own; False if another driver has it or the trials are used up.
 
         Claim, look, confirm. Of two drivers at least one sees the other's claim. One that sees an unconfirmed claim
-        in its way yields if that claim has the lower number, and waits for its fate if it has the higher one.
+        in its way yields if that claim has the lower number, and waits for its fate if it has the higher one. Claims
+        and confirmations must be looked for in the same state of the study: a claim that is confirmed between two
+        looks would be seen by neither.
         """
         if self.owner is not None:
             trial.set_user_attr(book.OWNER, self.owner)
             trial.set_user_attr(book.INTENT, record.identity)
         since = time.monotonic()
         while True:
-            if self.owner is not None:
-                self.sync()
+            everything = self.sync() if self.owner is not None else []
             holder = self.holders.get(record.identity)
             if holder is not None:
                 self.repeat(trial, record, holder)
                 return False
             full = record.identity not in self._counted and self.used >= self.config.trials
-            rivals = self._rivals(trial, record) if self.owner is not None else []
+            rivals = self._rivals(trial, record, everything) if everything else []
             if full or any(rival.number < trial.number for rival in rivals):
                 book.give_up(self.study, trial)
                 return False
@@ -170,9 +172,8 @@ class Ledger:
                     book.give_up(self.study, optuna.Trial(self.study, rival._trial_id))
             time.sleep(0.05)
 
-    def _rivals(self, trial: optuna.Trial, record: Record) -> list[FrozenTrial]:
+    def _rivals(self, trial: optuna.Trial, record: Record, everything: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Unconfirmed claims of other drivers on the same candidate, or on the last places of the run."""
-        everything = self.study.get_trials(deepcopy=False)
         claims = [
             everything[number]
             for number in sorted(self._open)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from optuna.trial import FrozenTrial
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search_tests"))
 import toys
@@ -28,6 +29,7 @@ from search import study as book
 from search.config import RunConfig
 from search.engine import Search
 from search.objective import Outcome, Report
+from search.record import Record
 from spaces.config import Candidate
 
 TRIALS = 24
@@ -130,6 +132,30 @@ def test_two_drivers_share_a_run(kind: str, tmp_path: Path, request: pytest.Fixt
     assert set(over.values()) == {1}
     assert trained == over
     assert not [r for r in records if r.status in ("running", "waiting")]
+
+
+def test_a_claim_that_is_confirmed_while_another_driver_looks_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower driver reads the study between claim and confirmation of the faster one."""
+    run = toys.config(storage=f"journal:{tmp_path}/shared.journal", trials=6)
+    fast, slow = (toys.opened(run, tmp_path / owner / "toy", owner=owner) for owner in "ab")
+    first, second = fast.study.ask(), slow.study.ask()
+    both = toys.candidate()
+    record = {"status": "running", "identity": both.identity, "candidate": both}
+    first.set_user_attr(book.OWNER, "a")
+    first.set_user_attr(book.INTENT, both.identity)
+    looks = [lambda: fast._ledger.confirm(first, Record(number=first.number, **record))]
+
+    def look() -> list[FrozenTrial]:
+        seen = sync()
+        if looks:
+            looks.pop()()
+        return seen
+
+    sync = slow._ledger.sync
+    monkeypatch.setattr(slow._ledger, "sync", look)
+    assert not slow._ledger.claim(second, Record(number=second.number, **record))
 
 
 def test_two_drivers_that_want_the_same_candidate_agree(tmp_path: Path) -> None:
