@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from search.metrics import METRICS
 from search.samplers import MOST_PRICED
-from spaces.config import Training, explain
+from spaces.config import Training, explain, load_mapping
 from spaces.operators import AtLeast1, Frozen, Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -149,23 +148,6 @@ class RunConfig(Frozen):
             if name not in METRICS:
                 raise ValueError(f"must be on one of {sorted(METRICS)}, but got {name!r}")
         return value
-
-
-def load_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        ValueError: It cannot be read, is not YAML, or holds something else.
-    """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path} must hold a mapping, but holds {type(raw).__name__}")
-    return raw
 
 
 def load_run_config(path: Path) -> RunConfig:

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from spaces.config import Candidate
+from spaces.config import Candidate, load_mapping
 from spaces.space import Space
 from spaces.tree import Choice, Number, Parameter, Scalar
 
@@ -139,12 +137,4 @@ def load_space(source: str | Tree) -> Space:
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         raise ValueError(f"a space is one of {sorted(SPACES)} or a .yaml file, but got {source!r}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path} must hold a mapping, but holds {type(raw).__name__}")
-    return load_space({"name": path.stem, **raw})
+    return load_space({"name": path.stem, **load_mapping(path)})

@@ -20,8 +20,7 @@ from lrf_models.counters.price import image_shape, mean_and_error
 from lrf_models.counters.trace import Trace, shell, trace
 from search import checkpoint
 from search.cli import count_output as output
-from search.config import load_mapping
-from spaces.config import Candidate, Model, explain
+from spaces.config import Candidate, Model, explain, load_mapping
 from spaces.cost import Cost
 
 IMAGES = 256

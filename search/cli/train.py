@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from search import distributed
-from search.config import RunConfig, load_mapping
+from search.config import RunConfig
 from search.data import DATA_SETS, load
 from search.objective import TrainingObjective, evaluate_test
 from search.recipes import recipes, training_fields
 from search.record import Epoch
-from spaces.config import Candidate, candidate_from
+from spaces.config import Candidate, candidate_from, load_mapping
 
 RESULT = "result.json"
 

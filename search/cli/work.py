@@ -15,12 +15,13 @@ from results.front import front, table
 from search import folder as layout
 from search import runner
 from search import study as book
-from search.config import RunConfig, load_mapping
+from search.config import RunConfig
 from search.confirm import confirm
 from search.engine import Search
 from search.objective import TrainingObjective, evaluate_test
 from search.record import Record
 from search.session import open_search, priced_by
+from spaces.config import load_mapping
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
