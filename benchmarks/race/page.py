@@ -104,8 +104,8 @@ TAIL = """## What was tried on digits and left out
   counts there, and single trainings scatter: part of its true front is luck that no search can foresee.
   `benchmarks/tables/build.py` makes further tables.
 * How much further could a search get on digits? Hardly: see the row of `oracle`, which has nothing left to learn.
-* Ax was not raced to 95 %: it needs an hour for its 450 epochs. Its median search is behind `priced` there, the best
-  of the three is level.
+* Ax was not raced to 95 %: 450 epochs took it half an hour or more. Its median search is behind `priced` there, the
+  best of the three is level.
 * The simulated clock has no failures and no waiting for the cluster.
 * Seconds per suggestion were measured on a machine shared with other work: compare them with each other only.
 """
