@@ -28,6 +28,7 @@ class Frame:
     worst: Points
 
     def scaled(self, values: Points) -> Points:
+        """``values`` [n, m] with the ideal at 0 and the worst at 1."""
         span = np.where(self.worst > self.ideal, self.worst - self.ideal, 1.0)
         scaled: Points = (values - self.ideal) / span
         return scaled

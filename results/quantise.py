@@ -24,6 +24,7 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantised(integers: Tensor, scale: Tensor) -> Tensor:
+    """Weights from ``integers`` [c, …] and one ``scale`` per output channel [c], in the shape of the integers."""
     return integers.float() * scale.view(-1, *[1] * (integers.ndim - 1))
 
 

@@ -39,6 +39,7 @@ def read(folder: str, name: str) -> bytes | None:
 
 
 def remove(folder: str, name: str) -> None:
+    """Remove a file of a trial's folder, a path or an fsspec address, if it is there."""
     system, path = fsspec.core.url_to_fs(folder)
     if system.exists(f"{path}/{name}"):
         system.rm_file(f"{path}/{name}")

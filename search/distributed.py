@@ -24,10 +24,12 @@ def start() -> None:
 
 
 def rank() -> int:
+    """Number of this process among those that train one network together; 0 if it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
+    """How many processes train one network together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

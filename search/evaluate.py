@@ -20,6 +20,7 @@ class Evaluation:
 
 
 def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of a model are."""
     return next(model.parameters()).device
 
 

@@ -11,6 +11,7 @@ PACKAGES = ("lrf-search", "torch", "timm", "optuna", "ray", "numpy")
 
 
 def versions() -> str:
+    """Python and the packages that decide a result, those that are installed, in one line."""
     found = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
         try:

@@ -122,10 +122,10 @@ def study_records(study: optuna.Study) -> list[Record]:
     return found
 
 
-def over(records: Sequence[Record]) -> set[str]:
+def over(found: Sequence[Record]) -> set[str]:
     """Identities of the candidates that need no more training, each counted once however often it was handed out."""
-    ended = {r.identity for r in records if r.status in ("complete", "stopped", "infeasible", "failed")}
-    return ended - {r.identity for r in records if r.status in ("running", "waiting")}
+    ended = {r.identity for r in found if r.status in ("complete", "stopped", "infeasible", "failed")}
+    return ended - {r.identity for r in found if r.status in ("running", "waiting")}
 
 
 def record_of(trial: FrozenTrial) -> Record | None:

@@ -53,25 +53,31 @@ class Choice:
 
     @property
     def labels(self) -> tuple[Scalar, ...]:
+        """What a trial stores for each option."""
         return tuple(o if isinstance(o, Scalar) else json.dumps(o) for o in self.options)
 
     def value(self, label: Scalar) -> Any:
+        """The option of a label."""
         return self.options[self.labels.index(label)]
 
     def label(self, value: Any) -> Scalar:
+        """The label of a value; a ValueError that says what is allowed if it has none."""
         for option, label in zip(self.options, self.labels, strict=True):
             if option == value or (isinstance(value, tuple) and option == list(value)):
                 return label
         raise ValueError(f"must be one of {list(self.options)}, but got {value!r}")
 
     def suggest(self, trial: Trial, name: str) -> Scalar:
+        """The label that a trial suggests."""
         picked: Scalar = trial.suggest_categorical(name, self.labels)
         return picked
 
     def sample(self, rng: random.Random) -> Scalar:
+        """A label at random."""
         return rng.choice(self.labels)
 
     def grid(self) -> Sequence[Scalar] | None:
+        """Every label."""
         return self.labels
 
 
@@ -98,9 +104,11 @@ class Number:
             raise ValueError(f"an int range has whole ends and step, but got [{self.low:g}, {self.high:g}]")
 
     def value(self, label: Scalar) -> Any:
+        """A number is its own label."""
         return label
 
     def label(self, value: Any) -> Scalar:
+        """The label of a value; a ValueError that says what is allowed if it has none."""
         inside = isinstance(value, int | float) and self.low <= value <= self.high
         grid = self.grid()
         if inside and grid is not None:
@@ -111,11 +119,13 @@ class Number:
         return int(value) if self.integer else float(value)
 
     def suggest(self, trial: Trial, name: str) -> Scalar:
+        """The label that a trial suggests."""
         if self.integer:
             return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def sample(self, rng: random.Random) -> Scalar:
+        """A label at random, even on the logarithm where ``log`` is set."""
         grid = self.grid()
         if grid is not None and not self.log:
             return rng.choice(grid)

@@ -85,7 +85,7 @@ def _priced(problem: Problem, seed: int, **options: Any) -> Contestant:
 
 
 def _oracle(problem: Problem, seed: int) -> Contestant:
-    from benchmarks.race.oracle import Oracle  # reads tables, which needs pyarrow
+    from benchmarks.race.oracle import Oracle  # with torch, by the reader of tables
 
     return Optuna(problem, Oracle(problem, seed=seed))
 

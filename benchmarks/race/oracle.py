@@ -7,6 +7,7 @@ for is what a network's own training adds to that, so nobody can be expected to 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class Oracle(PricedSampler):
         self._judge = Seeing
 
 
+@cache
 def foresight(problem: Problem) -> dict[str, Array]:
     """By identity, mean and deviation [m, 2] of what a training will measure, on the model's scale, from a model of
     all networks of the other folds.
@@ -54,6 +56,7 @@ def foresight(problem: Problem) -> dict[str, Array]:
     candidates = list(problem.space.enumerate())
     entries = [pricing.exact(problem.space.values_of(candidate)) for candidate in candidates]
     known = [entry for entry in entries if entry is not None]
+    assert len(known) == len(candidates), "a table's space lists only what keeps its laws"
     values = np.array([problem.curve(candidate)[-1] for candidate in candidates]) * signs
     prices = np.array([entry.prices for entry in known])
     exact = np.isfinite(prices).all(0)

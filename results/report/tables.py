@@ -38,6 +38,7 @@ def as_rows(records: Sequence[Record], run: RunConfig) -> list[dict[str, Any]]:
 
 
 def as_csv(records: Sequence[Record], run: RunConfig) -> str:
+    """The rows of `as_rows` below a line of their names."""
     rows = as_rows(records, run)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]) if rows else ["identity", "trial", *run.objectives])
