@@ -94,12 +94,14 @@ def moved(candidates: Iterable[Candidate], space: Space, model: Mapping[str, Any
         part: {key: space.raw[part][key] for key in keys if not isinstance(space.raw[part][key], Mapping)}
         for part, keys in decided.items()
     }
+    parameters = space.parameters()
     found: dict[str, dict[str, Any]] = {}
     for candidate in candidates:
         raw = candidate.model_dump(mode="json")
         with suppress(ValueError):
             there = candidate_from({part: {**raw[part], **fixed[part]} for part in fixed})
-            found.setdefault(there.identity, dict(space.values_of(there)))
+            labels = space.values_of(there)
+            found.setdefault(there.identity, {name: parameters[name].value(labels[name]) for name in labels})
     return list(found.values())
 
 

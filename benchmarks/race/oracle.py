@@ -7,7 +7,6 @@ for is what a network's own training adds to that, so nobody can be expected to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,6 @@ class Oracle(PricedSampler):
         self._judge = Seeing
 
 
-@cache
 def foresight(problem: Problem) -> dict[str, Array]:
     """By identity, mean and deviation [m, 2] of what a training will measure, on the model's scale, from a model of
     all networks of the other folds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from search import folder as layout
 from search import study
 from search.cli import main
 from search.cli.run import prepared, warmed
+from search.session import moved
 from search.study import study_records
+from spaces.presets import load_space
 
 
 @pytest.fixture
@@ -153,6 +156,21 @@ def test_fronts_of_earlier_runs_come_first(finished: Path, tmp_path: Path) -> No
     assert {task.candidate.training.epochs for task in tasks} == {5}
     widths = {r.candidate.model.dim for r in front(study.records(finished), layout.load(finished)) if r.candidate}
     assert {task.candidate.model.dim for task in tasks} <= widths
+
+
+def test_a_value_that_is_a_list_survives_a_warm_start(tmp_path: Path) -> None:
+    """Optuna knows it by its text, a run file by what it is."""
+    config = prepared(toys.config(space="digits", name="lists"))
+    space = load_space(config.space)
+    rng = random.Random(0)
+    drawn = [space.build(lambda name, parameter: parameter.sample(rng)) for _ in range(20)]
+    values = moved(drawn, space, {})
+    assert any(isinstance(value, list) for one in values for value in one.values())
+    warm = config.model_copy(update={"warm_start": tuple(values[:5])})
+    folder = layout.create(warm, tmp_path)
+    search = toys.opened(layout.load(folder), folder)
+    tasks = [search.next() for _ in range(5)]
+    assert [task.identity for task in tasks if task] == [candidate.identity for candidate in drawn[:5]]
 
 
 def test_a_warm_start_that_cannot_help_is_one_sentence(
